@@ -1,0 +1,11 @@
+// All of brood, in the order in which to read it.
+#pragma once
+
+// clang-format off
+#include "brood/pool.hpp"
+#include "brood/future.hpp"
+#include "brood/process.hpp"
+#include "brood/error.hpp"
+#include "brood/codec.hpp"
+#include "brood/start_method.hpp"
+// clang-format on

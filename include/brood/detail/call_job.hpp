@@ -1,0 +1,133 @@
+// One call f(args...) as a task: the caller's half encodes, the worker's half runs.
+#pragma once
+
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "brood/detail/arguments.hpp"
+#include "brood/detail/pool_core.hpp"
+
+namespace brood::detail {
+
+// Drops a draft that was not committed because encoding it threw.
+class DraftGuard {
+ public:
+  DraftGuard(PoolCore& core, const TaskDraft& draft) noexcept : core_(&core), draft_(draft) {}
+  ~DraftGuard() {
+    if (core_ != nullptr) core_->drop(draft_);
+  }
+  DraftGuard(const DraftGuard&) = delete;
+  DraftGuard& operator=(const DraftGuard&) = delete;
+
+  TaskTicket commit(BoundPtr blob) {
+    const TaskTicket task = core_->commit(draft_, std::move(blob));
+    core_ = nullptr;
+    return task;
+  }
+
+ private:
+  PoolCore* core_;
+  TaskDraft draft_;
+};
+
+// Encodes `value` into the room that `make_room(bytes)` gives.
+template <class R, class MakeRoom>
+void encode_result(const R& value, MakeRoom&& make_room) {
+  std::size_t bytes = 0;
+  if constexpr (has_fixed_size<R>) {
+    bytes = *fixed_size<R>;
+  } else {
+    Sizer sizer;
+    encode_part(value, sizer);
+    bytes = sizer.size();
+  }
+  Writer out(make_room(bytes));
+  encode_part(value, out);
+}
+
+// Leaves the user's function in whatever way.
+class UserCode {
+ public:
+  explicit UserCode(TaskFrame& frame) noexcept : frame_(frame) { frame_.enter_user_code(); }
+  // While unwinding the stage stays: the exception is the user's.
+  void leave() noexcept { frame_.leave_user_code(); }
+
+ private:
+  TaskFrame& frame_;
+};
+
+template <class F, class List>
+struct CallJob;
+
+template <class F, class... Wires>
+struct CallJob<F, TypeList<Wires...>> {
+  using Pack = ArgumentPack<TypeList<Wires...>>;
+  using Callable = CallableCodec<F>;
+  using Raw = ResultOf<F&, Wires...>;
+  using Result = std::conditional_t<std::is_void_v<Raw>, void, std::decay_t<Raw>>;
+
+  static constexpr std::string_view name() { return type_name<F>(); }
+
+  template <class... Prepared>
+  static TaskTicket submit(PoolCore& core, TaskSpec& spec, const F& f, const Prepared&... values) {
+    Callable::check(f);
+    spec.thunk = thunk_of<CallJob>();
+    spec.function = Callable::function(f);
+    spec.argument_bytes = Pack::end_after(Callable::size, values...);
+    const TaskDraft draft = core.draft(spec);
+    DraftGuard guard(core, draft);
+    Writer out(draft.arguments);
+    Callable::encode(f, out, [&](const BoundPtr& blob) { return core.place(blob); });
+    Pack::encode(out, Callable::size, values...);
+    return guard.commit(Callable::blob(f));
+  }
+
+  static void run(TaskFrame& frame) {
+    Reader in(frame.arguments());
+    const std::size_t total = in.remaining();
+    auto f = Callable::decode(in, frame);
+    auto arguments = Pack::decode(in, total);
+    in.expect_end();
+    UserCode code(frame);
+    if constexpr (std::is_void_v<Result>) {
+      std::apply([&](auto&... values) { std::invoke(f, std::move(values)...); }, arguments);
+      code.leave();
+      static_cast<void>(frame.reply(0));
+    } else {
+      const Result result = std::apply(
+          [&](auto&... values) -> Raw { return std::invoke(f, std::move(values)...); }, arguments);
+      code.leave();
+      encode_result(result, [&](std::size_t bytes) { return frame.reply(bytes); });
+    }
+  }
+};
+
+// The job of a call with these arguments, with the conversions to f's parameters.
+template <class F, class... Args>
+struct Call {
+  static constexpr bool callable = (require_callable<F>(), true);
+
+  template <class List>
+  struct With;
+  template <class... Wires>
+  struct With<TypeList<Wires...>> {
+    static constexpr bool sendable =
+        ((require_wire<Wires>(), ...), require_result<ResultOf<F&, Wires...>>(), true);
+    static_assert(sendable);
+
+    static TaskTicket submit(PoolCore& core, TaskSpec& spec, const F& f, Args&&... args) {
+      return Job::submit(core, spec, f, Wires::prepare(std::forward<Args>(args))...);
+    }
+  };
+  static_assert(callable);
+  using Wires = WireList<F, Args...>;
+  using Job = CallJob<F, Wires>;
+  using Result = typename Job::Result;
+
+  static TaskTicket submit(PoolCore& core, TaskSpec& spec, const F& f, Args&&... args) {
+    return With<Wires>::submit(core, spec, f, std::forward<Args>(args)...);
+  }
+};
+
+}  // namespace brood::detail

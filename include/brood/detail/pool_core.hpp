@@ -1,0 +1,105 @@
+// The caller's side of a pool, without types: records, replies, waiting.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "brood/detail/callable.hpp"
+#include "brood/detail/thunk.hpp"
+#include "brood/error.hpp"
+
+namespace brood {
+struct PoolOptions;
+struct PoolStats;
+}  // namespace brood
+
+namespace brood::detail {
+
+// steady_clock in nanoseconds; INT64_MAX is for ever.
+using DeadlineNs = std::int64_t;
+inline constexpr DeadlineNs kNoDeadline = INT64_MAX;
+DeadlineNs deadline_after(std::chrono::nanoseconds duration) noexcept;
+
+// Names a task of a pool until it is released.
+struct TaskTicket {
+  std::uint32_t index = 0;
+  std::uint32_t generation = 0;  // 0: none
+};
+
+// A task being written. `arguments` is 16-byte aligned room for callable and arguments.
+struct TaskDraft {
+  std::uint32_t index = 0;
+  std::span<std::byte> arguments;
+};
+
+// What is needed besides the arguments.
+struct TaskSpec {
+  ThunkId thunk = 0;
+  const void* function = nullptr;  // the plain function to call, if it is one
+  std::size_t argument_bytes = 0;
+  std::uint32_t retries = 0;
+  // map: how many elements, and the bytes of a cell for the result of each; 0: a single task.
+  std::uint32_t elements = 0;
+  std::uint32_t cell_bytes = 0;
+};
+
+// How a task or element ended. The bytes lie in shared memory: they are input.
+struct TaskReply {
+  enum class Kind { value, exception, died, no_room, out_of_reach, corrupt };
+  Kind kind = Kind::corrupt;
+  std::span<const std::byte> bytes;
+};
+
+// Threads: any; the members synchronise themselves. Blocking: wait(), join_until(), terminate().
+// Ownership: shared by the Pool and its futures; the segment lives until the last of them is gone.
+// In a process that the host forked by itself every copy is inert: operations throw Error, the
+// destructor does nothing.
+// Death: of a worker ends its task; of the supervisor ends the pool (BrokenPool).
+class PoolCore : public std::enable_shared_from_this<PoolCore> {
+ public:
+  static std::shared_ptr<PoolCore> start(const PoolOptions& options);
+  virtual ~PoolCore() = default;
+  PoolCore() = default;
+  PoolCore(const PoolCore&) = delete;
+  PoolCore& operator=(const PoolCore&) = delete;
+
+  [[nodiscard]] virtual std::size_t workers() const noexcept = 0;
+  // What TaskOptions leave open.
+  [[nodiscard]] virtual std::uint32_t default_retries() const noexcept = 0;
+
+  // Begins a task. Throws PoolClosed, BrokenPool, FamilyBroken, ArenaFull, NotSendable (the
+  // callable's code is not in the workers). Every draft must be committed or dropped.
+  virtual TaskDraft draft(const TaskSpec& spec) = 0;
+  virtual void drop(const TaskDraft& draft) noexcept = 0;
+  // The workers may take it from now on. `blob` is kept until the task is released.
+  virtual TaskTicket commit(const TaskDraft& draft, BoundPtr blob) = 0;
+  // The inbox block with the bytes of `blob`.
+  virtual std::uint64_t place(const BoundPtr& blob) = 0;
+
+  [[nodiscard]] virtual bool ready(TaskTicket task) const noexcept = 0;
+  // True: the task has ended. False: the deadline came first. Throws PoolClosed, BrokenPool,
+  // FamilyBroken if it never will.
+  virtual bool wait(TaskTicket task, DeadlineNs deadline) = 0;
+  // Of a task that has ended.
+  [[nodiscard]] virtual TaskReply reply(TaskTicket task) const = 0;
+  [[nodiscard]] virtual TaskReply reply_of_element(TaskTicket task, std::uint32_t index) const = 0;
+  // Throws what a reply that is no value stands for.
+  [[noreturn]] virtual void throw_reply(TaskTicket task, const TaskReply& reply,
+                                        std::size_t index) const = 0;
+  // Gives the record up; of a task that has not ended, when it has.
+  virtual void release(TaskTicket task) noexcept = 0;
+
+  virtual void close() noexcept = 0;
+  virtual void terminate() noexcept = 0;
+  // True: all processes of the pool have ended.
+  virtual bool join_until(DeadlineNs deadline) = 0;
+  virtual bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) = 0;
+  [[nodiscard]] virtual PoolStats stats() const = 0;
+};
+
+}  // namespace brood::detail

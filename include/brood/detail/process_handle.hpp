@@ -1,0 +1,179 @@
+// The untyped half of Process.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "brood/detail/arguments.hpp"
+#include "brood/detail/pool_core.hpp"
+#include "brood/error.hpp"
+
+namespace brood {
+struct ExitCode;
+}
+
+namespace brood::detail {
+
+// What a child runs.
+class ProcessTarget {
+ public:
+  virtual ~ProcessTarget() = default;
+  ProcessTarget() = default;
+  ProcessTarget(const ProcessTarget&) = delete;
+  ProcessTarget& operator=(const ProcessTarget&) = delete;
+  // Throws NotSendable if it can't be run in another process.
+  virtual void check() const {}
+  // The exit status.
+  virtual int run() = 0;
+};
+
+struct ProcessSettings {
+  std::string name;
+  bool daemon = false;
+  bool fork_asked_for = false;
+};
+
+// Threads: one at a time. Blocking: join_until and the destructor. Ownership: of the child's pidfd
+// and zombie. Errors: see ProcessControl. Death: the child's is what it reports.
+class ProcessHandle {
+ public:
+  explicit ProcessHandle(ProcessSettings settings);
+  ProcessHandle(ProcessHandle&&) noexcept;
+  ProcessHandle& operator=(ProcessHandle&&) noexcept;
+  ~ProcessHandle();
+
+  void require_valid() const { static_cast<void>(state()); }  // throws Error if moved from
+  void start(ProcessTarget& target);
+  bool join_until(DeadlineNs deadline);
+  bool is_alive();
+  std::optional<int> exit_code();
+  std::optional<WorkerDied> death();
+  [[nodiscard]] int pid() const noexcept;
+  [[nodiscard]] const std::string& name() const;
+  [[nodiscard]] bool daemon() const;
+  void set_daemon(bool daemon);
+  void terminate();
+  void kill();
+  void send_signal(int signal);
+  [[nodiscard]] int sentinel() const;
+
+ private:
+  struct State;
+  [[nodiscard]] State& state() const;  // throws Error if this was moved from
+  std::unique_ptr<State> state_;
+};
+
+template <class Result>
+int exit_status_of(Result&& call) {
+  using R = std::invoke_result_t<Result>;
+  if constexpr (std::is_same_v<std::decay_t<R>, ExitCode>) {
+    return call().value;
+  } else {
+    call();
+    return 0;
+  }
+}
+
+// Anything, as the fork copies it.
+template <class F, class... Args>
+class CopiedTarget final : public ProcessTarget {
+ public:
+  template <class G, class... Values>
+  explicit CopiedTarget(G&& f, Values&&... args)
+      : function_(std::forward<G>(f)), arguments_(std::forward<Values>(args)...) {}
+  int run() override {
+    return exit_status_of([&]() -> decltype(auto) {
+      return std::apply(
+          [&](auto&... args) -> decltype(auto) {
+            return std::invoke(std::move(function_), std::move(args)...);
+          },
+          arguments_);
+    });
+  }
+
+ private:
+  F function_;
+  std::tuple<Args...> arguments_;
+};
+
+template <class F, class... Args>
+std::unique_ptr<ProcessTarget> make_copied_target(F&& f, Args&&... args) {
+  static_assert(std::is_invocable_v<std::decay_t<F>, std::decay_t<Args>...>,
+                "brood: the callable can't be called with copies of these arguments");
+  return std::make_unique<CopiedTarget<std::decay_t<F>, std::decay_t<Args>...>>(
+      std::forward<F>(f), std::forward<Args>(args)...);
+}
+
+// How an argument is kept until the start: a view needs something to look at.
+template <class Wire>
+struct KeptArgument {
+  using type = typename Wire::Value;
+  static type&& pass(type& value) { return std::move(value); }
+};
+template <class T>
+struct KeptArgument<ViewWire<std::span<T>>> {
+  using type = std::vector<std::remove_const_t<T>>;
+  static std::span<T> pass(const type& value) { return value; }
+};
+template <>
+struct KeptArgument<ViewWire<std::string_view>> {
+  using type = std::string;
+  static std::string_view pass(const type& value) { return value; }
+};
+
+// Only what every start method could send.
+template <class F, class List>
+class SendableTarget;
+template <class F, class... Wires>
+class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
+ public:
+  template <class G, class... Args>
+  explicit SendableTarget(G&& f, Args&&... args)
+      : function_(std::forward<G>(f)), arguments_(keep<Wires>(std::forward<Args>(args))...) {}
+
+  void check() const override { CallableCodec<F>::check(function_); }
+  int run() override {
+    return exit_status_of([&]() -> decltype(auto) {
+      return std::apply(
+          [&](auto&... args) -> decltype(auto) {
+            return std::invoke(function_, KeptArgument<Wires>::pass(args)...);
+          },
+          arguments_);
+    });
+  }
+
+ private:
+  template <class Wire, class Arg>
+  static typename KeptArgument<Wire>::type keep(Arg&& arg) {
+    using Kept = typename KeptArgument<Wire>::type;
+    if constexpr (std::is_same_v<Kept, typename Wire::Value>) {
+      static_assert(std::is_convertible_v<Arg&&, Kept>,
+                    "brood: this argument does not convert to the function's parameter by itself, "
+                    "as in an ordinary call: convert it where you make the Process");
+      return std::forward<Arg>(arg);
+    } else {
+      const auto view = Wire::prepare(arg);
+      return Kept(view.begin(), view.end());
+    }
+  }
+
+  F function_;
+  std::tuple<typename KeptArgument<Wires>::type...> arguments_;
+};
+
+template <class F, class... Args>
+std::unique_ptr<ProcessTarget> make_sendable_target(F&& f, Args&&... args) {
+  using Function = std::decay_t<F>;
+  require_callable<Function>();
+  using Wires = WireList<Function, Args...>;
+  []<class... W>(TypeList<W...>) { (require_wire<W>(), ...); }(Wires{});
+  return std::make_unique<SendableTarget<Function, Wires>>(std::forward<F>(f),
+                                                           std::forward<Args>(args)...);
+}
+
+}  // namespace brood::detail

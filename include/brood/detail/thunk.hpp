@@ -1,0 +1,93 @@
+// How a callable finds its code in another process: by its number in a table that every process
+// of the program has for itself. No code address is ever taken from shared memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "brood/detail/codec_type_id.hpp"
+
+namespace brood::detail {
+
+class TaskFrame;
+
+// Runs one task: decodes callable and arguments, calls, encodes the result.
+using ThunkFn = void (*)(TaskFrame& frame);
+
+// A number in the table; 0 is none.
+using ThunkId = std::uint32_t;
+
+struct Thunk {
+  ThunkFn run = nullptr;
+  std::string_view name = {};  // of the callable's type, for messages
+};
+
+// Threads: any. Blocking: never. Errors: terminates the program if 2^20 kinds of task are named.
+// Death: the table is private memory.
+ThunkId register_thunk(Thunk thunk) noexcept;
+// The thunk of that number; run == nullptr if there is none: numbers come from outside.
+Thunk find_thunk(ThunkId id) noexcept;
+// How many there are: numbers up to it are known to a process forked now.
+ThunkId thunk_count() noexcept;
+
+// Registered before main (or when its module is loaded) for every Job that the program names.
+template <class Job>
+inline const ThunkId registered_thunk = register_thunk({&Job::run, Job::name()});
+
+// The same, also while static objects are still being made.
+template <class Job>
+ThunkId thunk_of() noexcept {
+  if (registered_thunk<Job> != 0) [[likely]]
+    return registered_thunk<Job>;
+  static const ThunkId early = register_thunk({&Job::run, Job::name()});
+  return early;
+}
+
+// A pointer to a function, signed with a key that only this family's processes have in their
+// private memory: bytes that something else wrote there are refused, not called.
+struct SealedFunction {
+  std::uint64_t address = 0;
+  std::uint64_t seal = 0;
+};
+SealedFunction seal_function(void (*function)()) noexcept;
+// Throws DecodeError if the seal is not ours.
+void (*open_function(const SealedFunction& sealed))();
+
+// What a thunk sees of its task. Lives in the worker for the time of one task.
+class TaskFrame {
+ public:
+  virtual ~TaskFrame() = default;
+  TaskFrame() = default;
+  TaskFrame(const TaskFrame&) = delete;
+  TaskFrame& operator=(const TaskFrame&) = delete;
+
+  // Callable and arguments, as encoded by the caller; 16-byte aligned, read-only.
+  [[nodiscard]] virtual std::span<const std::byte> arguments() const noexcept = 0;
+
+  // Brackets the call of the user's function: what it throws is the user's, the rest is ours.
+  virtual void enter_user_code() noexcept = 0;
+  virtual void leave_user_code() noexcept = 0;
+
+  // Room for the encoded result of `bytes` bytes. Throws ArenaFull.
+  virtual std::span<std::byte> reply(std::size_t bytes) = 0;
+
+  // A task of several elements (map): those below first() are finished.
+  [[nodiscard]] virtual std::uint32_t count() const noexcept = 0;
+  [[nodiscard]] virtual std::uint32_t first() const noexcept = 0;
+  // Room for the encoded result of element `index`, in its cell or in a block. Throws ArenaFull.
+  virtual std::span<std::byte> reply_element(std::uint32_t index, std::size_t bytes,
+                                             bool in_cell) = 0;
+  // The element ends with the exception being handled.
+  virtual void fail_element(std::uint32_t index) noexcept = 0;
+  virtual void finish_element(std::uint32_t index) noexcept = 0;
+
+  // The encoded values bound by bind_front, in memory that the caller keeps while tasks use them.
+  [[nodiscard]] virtual std::span<const std::byte> bound_bytes(std::uint64_t block) const = 0;
+  // What this worker made of the bound values `id`; empty the first time.
+  virtual std::shared_ptr<const void>& bound_cache(std::uint64_t id) = 0;
+};
+
+}  // namespace brood::detail

@@ -1,0 +1,127 @@
+// The result of a task, when there is one.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "brood/detail/pool_core.hpp"
+
+namespace brood {
+
+// What became of a task submitted to a pool.
+//
+//   Threads:   one at a time per Future; distinct futures of a pool may be used at once.
+//   Blocking:  get(), wait() until the task has ended; get_for(), wait_for() and the _until forms
+//              at most that long. ready() never.
+//   Ownership: move-only. The destructor neither waits nor cancels: the task runs all the same and
+//              its result is dropped. A Future may outlive its Pool.
+//   Errors:    get() throws what the task threw (a standard exception as its own type, any other
+//              as RemoteError), WorkerDied, PoolClosed if the pool ended before the task was run,
+//              BrokenPool, FamilyBroken, DecodeError, ArenaFull if the result found no room.
+//   Death:     of the worker ends the wait with WorkerDied within about a millisecond, or starts
+//              the task again if it has retries left.
+//
+// What the task did before it returned is visible to whoever got its result.
+template <class R>
+class [[nodiscard]] Future {
+ public:
+  Future() noexcept = default;
+  Future(Future&& other) noexcept
+      : core_(std::move(other.core_)), task_(std::exchange(other.task_, {})) {}
+  Future& operator=(Future&& other) noexcept {
+    if (this != &other) {
+      release();
+      core_ = std::move(other.core_);
+      task_ = std::exchange(other.task_, {});
+    }
+    return *this;
+  }
+  ~Future() { release(); }
+
+  // Whether there is a result to come or to get: false after get() and for a moved-from Future.
+  [[nodiscard]] bool valid() const noexcept { return core_ != nullptr; }
+
+  // Whether get() would return or throw at once. Requires valid().
+  [[nodiscard]] bool ready() const noexcept { return core_ != nullptr && core_->ready(task_); }
+
+  // Waits for the result and moves it out: once. Throws also Error if there is none to get.
+  R get() {
+    require_valid();
+    core_->wait(task_, detail::kNoDeadline);
+    return take();
+  }
+
+  // The same with a limit; nullopt (for void: false) if the task has not ended by then.
+  auto get_for(std::chrono::nanoseconds limit) { return get_before(detail::deadline_after(limit)); }
+  auto get_until(std::chrono::steady_clock::time_point limit) {
+    return get_before(limit.time_since_epoch().count());
+  }
+
+  // Until the task has ended; throws as get() if it never will.
+  void wait() const {
+    require_valid();
+    core_->wait(task_, detail::kNoDeadline);
+  }
+  // False if the task has not ended by then.
+  [[nodiscard]] bool wait_for(std::chrono::nanoseconds limit) const {
+    require_valid();
+    return core_->wait(task_, detail::deadline_after(limit));
+  }
+  [[nodiscard]] bool wait_until(std::chrono::steady_clock::time_point limit) const {
+    require_valid();
+    return core_->wait(task_, limit.time_since_epoch().count());
+  }
+
+ private:
+  friend class Pool;
+  using Value = std::conditional_t<std::is_void_v<R>, char, R>;
+  using Optional = std::conditional_t<std::is_void_v<R>, bool, std::optional<Value>>;
+
+  Future(std::shared_ptr<detail::PoolCore> core, detail::TaskTicket task) noexcept
+      : core_(std::move(core)), task_(task) {}
+
+  void require_valid() const {
+    if (core_ == nullptr)
+      throw Error("brood: get() was already called, or this future is empty or moved from");
+  }
+
+  Optional get_before(detail::DeadlineNs deadline) {
+    require_valid();
+    if (!core_->wait(task_, deadline)) return Optional{};
+    if constexpr (std::is_void_v<R>) {
+      take();
+      return true;
+    } else {
+      return Optional(take());
+    }
+  }
+
+  // Whatever happens, the record is given up afterwards.
+  R take() {
+    const Future taken(std::move(*this));
+    const detail::TaskReply reply = taken.core_->reply(taken.task_);
+    if (reply.kind != detail::TaskReply::Kind::value) {
+      taken.core_->throw_reply(taken.task_, reply, 0);
+    }
+    if constexpr (!std::is_void_v<R>) {
+      detail::Reader reader(reply.bytes);
+      R result = detail::decode_part<R>(reader);
+      reader.expect_end();
+      return result;
+    }
+  }
+
+  void release() noexcept {
+    if (core_ != nullptr) core_->release(task_);
+    core_ = nullptr;
+  }
+
+  std::shared_ptr<detail::PoolCore> core_;
+  detail::TaskTicket task_;
+};
+
+}  // namespace brood

@@ -1,0 +1,185 @@
+// A pool of worker processes.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <initializer_list>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brood/detail/call_job.hpp"
+#include "brood/detail/map_job.hpp"
+#include "brood/future.hpp"
+#include "brood/start_method.hpp"
+
+namespace brood {
+
+// Processors that this process may use: those of its affinity mask. At least 1.
+[[nodiscard]] std::size_t cpu_count();
+
+struct PoolOptions {
+  std::size_t workers = cpu_count();  // 1 ... 480
+  // How the workers start. Empty: fork, refused in a process that has other threads.
+  std::optional<StartMethod> start = std::nullopt;
+  // How often a task is started again after its worker died.
+  unsigned retries = 0;
+  // The pool breaks when so many workers in a row die before they are ready to work.
+  unsigned restart_limit = 16;
+  // Shown by ps: "brood:NAME/i".
+  std::string name = "pool";
+};
+
+struct TaskOptions {
+  std::optional<unsigned> retries = std::nullopt;  // empty: the pool's
+};
+
+struct MapOptions {
+  std::size_t chunk_size = 0;  // elements that go to a worker at once; 0: automatic
+  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
+};
+
+// A snapshot of what a pool is doing.
+struct PoolStats {
+  struct Worker {
+    int pid = 0;
+    std::string state;       // starting, idle, claimed, running, replying
+    std::string task;        // type of the callable it runs; empty if none
+    std::uint64_t done = 0;  // tasks finished by this process
+    std::chrono::nanoseconds cpu{};
+    std::uint64_t rss_bytes = 0;
+    std::uint32_t restarts = 0;  // processes that held its place before
+  };
+  std::vector<Worker> workers;
+  std::size_t pending = 0;    // submitted, not taken yet
+  std::size_t running = 0;    // taken by a worker
+  std::uint64_t done = 0;     // ended, in whatever way
+  std::uint64_t died = 0;     // workers that died
+  std::uint64_t retried = 0;  // tasks started again after a death
+};
+
+// Runs functions in worker processes and survives their crashes.
+//
+// Workers are copies of this process as it was when the Pool was made: its globals, files,
+// directory and environment. Later changes do not reach them: pass values. What they print goes
+// where yours goes; of one that is killed, lines that were still in its buffers are lost.
+//
+//   Threads:   all members may be called from several threads at once.
+//   Blocking:  apply(), map(), join() and shutdown(); the destructor for the time that ending the
+//              workers takes. submit() never.
+//   Ownership: movable. The destructor ends the workers at once and drops what they run, like
+//              terminate(): get your results, or close() and join(), before. No thread, signal
+//              handler or SIGCHLD is used in this process. In a process that you fork yourself,
+//              copies of a Pool are inert.
+//   Errors:    StartError, SystemError, ArenaFull from the constructor; see submit().
+//   Death:     a worker that dies, by whatever means and at whatever instruction, fails the task
+//              it was running with WorkerDied (or starts it again, see retries) and is replaced.
+//              If this process dies, all workers are gone within a second.
+class Pool {
+ public:
+  Pool() : Pool(PoolOptions{}) {}
+  explicit Pool(std::size_t workers) : Pool(with_workers(workers)) {}
+  explicit Pool(const PoolOptions& options) : core_(detail::PoolCore::start(options)) {}
+  Pool(Pool&&) noexcept = default;
+  Pool& operator=(Pool&& other) noexcept {
+    if (this != &other) {
+      end();
+      core_ = std::move(other.core_);
+    }
+    return *this;
+  }
+  ~Pool() { end(); }
+
+  // Has f(args...) called in a worker. Arguments are converted to f's parameter types here;
+  // span<const T> and string_view parameters take any contiguous range and are read in place.
+  // Compile-time errors name what can't be sent and what to do. Throws NotSendable (a closure
+  // points into this process's memory), PoolClosed, BrokenPool, FamilyBroken, ArenaFull; then
+  // nothing was submitted and the arguments are untouched.
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
+  auto submit(F&& f, Args&&... args) {
+    return submit(TaskOptions{}, std::forward<F>(f), std::forward<Args>(args)...);
+  }
+  template <class F, class... Args>
+  auto submit(const TaskOptions& options, F&& f, Args&&... args) {
+    using Call = detail::Call<std::decay_t<F>, Args...>;
+    detail::TaskSpec spec;
+    spec.retries = options.retries.value_or(core().default_retries());
+    const detail::TaskTicket task = Call::submit(core(), spec, f, std::forward<Args>(args)...);
+    return Future<typename Call::Result>(core_, task);
+  }
+
+  // Python's name for submit.
+  template <class F, class... Args>
+  auto apply_async(F&& f, Args&&... args) {
+    return submit(std::forward<F>(f), std::forward<Args>(args)...);
+  }
+
+  // submit() and get().
+  template <class F, class... Args>
+  auto apply(F&& f, Args&&... args) {
+    return submit(std::forward<F>(f), std::forward<Args>(args)...).get();
+  }
+
+  // f of every element of `range`, in their order; nothing for void. The element is the task: if a
+  // worker dies, that costs the element it was at, the others keep their results or run elsewhere.
+  // After all elements ended, the first error by position is thrown; WorkerDied has its index.
+  // Throws TimeoutError if MapOptions::timeout passes first.
+  template <class F, std::ranges::input_range Range>
+  auto map(F&& f, Range&& range, const MapOptions& options = {}) {
+    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>>;
+    detail::MapCall<Job> call(core_, f, options.chunk_size);
+    call.submit(range);
+    return call.collect(options.timeout ? detail::deadline_after(*options.timeout)
+                                        : detail::kNoDeadline);
+  }
+
+  template <class F, class T>
+  auto map(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return map(std::forward<F>(f), std::span<const T>(elements.begin(), elements.size()), options);
+  }
+
+  // No more tasks are taken; those submitted are run. Never blocks.
+  void close() { core().close(); }
+  // Ends the workers now. Tasks that have not ended get PoolClosed. Never blocks.
+  void terminate() { core().terminate(); }
+  // Until all processes of a closed or terminated pool have ended. Throws Error if it was neither.
+  void join() { core().join_until(detail::kNoDeadline); }
+  // The same; false if time ran out.
+  [[nodiscard]] bool join_for(std::chrono::nanoseconds limit) {
+    return core().join_until(detail::deadline_after(limit));
+  }
+  // Closes, gives the tasks `drain` to end, then sends the workers SIGTERM, after `term` SIGKILL.
+  // True if every task ended by itself.
+  bool shutdown(std::chrono::nanoseconds drain,
+                std::chrono::nanoseconds term = std::chrono::seconds(2)) {
+    return core().shutdown(detail::deadline_after(drain), term);
+  }
+
+  [[nodiscard]] PoolStats stats() const { return core().stats(); }
+
+ private:
+  static PoolOptions with_workers(std::size_t workers) {
+    PoolOptions options;
+    options.workers = workers;
+    return options;
+  }
+
+  [[nodiscard]] detail::PoolCore& core() const {
+    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
+    return *core_;
+  }
+
+  void end() noexcept;
+
+  std::shared_ptr<detail::PoolCore> core_;
+};
+
+}  // namespace brood

@@ -1,0 +1,169 @@
+// Processes of one's own.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "brood/detail/arguments.hpp"
+#include "brood/detail/process_handle.hpp"
+#include "brood/error.hpp"
+#include "brood/start_method.hpp"
+
+namespace brood {
+
+struct ProcessOptions {
+  std::string name = {};  // empty: "Process-1", "Process-2"... in the order of construction
+  bool daemon = false;    // ends with the process that started it, and is not waited for at the end
+  // How it starts. Empty: fork, refused in a process that has other threads.
+  std::optional<StartMethod> start = std::nullopt;
+};
+
+// Asks for a child that is a copy of the caller: any callable and any arguments then do.
+struct ForkedTag {};
+inline constexpr ForkedTag forked{};
+
+// Returned by a process's function, becomes its exit status: 0 to 255.
+struct ExitCode {
+  int value = 0;
+};
+
+// What can be done with a process, however it came to its function. See Process and ProcessBase.
+class ProcessControl {
+ public:
+  // Starts it: once. Throws StartError, SystemError, FamilyBroken, and NotSendable if the callable
+  // points into this process's memory.
+  void start() {
+    handle_.require_valid();
+    handle_.start(target());
+  }
+
+  // Until it has ended. Throws Error if it was not started.
+  void join() { handle_.join_until(detail::kNoDeadline); }
+  // False if it has not ended by then.
+  [[nodiscard]] bool join_for(std::chrono::nanoseconds limit) {
+    return handle_.join_until(detail::deadline_after(limit));
+  }
+
+  [[nodiscard]] bool is_alive() { return handle_.is_alive(); }
+
+  // 0: returned, whatever it returned; 1: an exception left its function; the value of an ExitCode
+  // or of exit(); -N: killed by signal N. Empty: not started, still running, or unknown because
+  // this program reaped the child itself (wait(-1) after a fork from several threads).
+  [[nodiscard]] std::optional<int> exit_code() { return handle_.exit_code(); }
+
+  // How it died, if a signal killed it.
+  [[nodiscard]] std::optional<WorkerDied> death() { return handle_.death(); }
+
+  [[nodiscard]] int pid() const noexcept { return handle_.pid(); }  // 0 before start()
+  [[nodiscard]] const std::string& name() const { return handle_.name(); }
+  [[nodiscard]] bool daemon() const { return handle_.daemon(); }
+  // Before start(); Error after it.
+  void set_daemon(bool daemon) { handle_.set_daemon(daemon); }
+
+  // SIGTERM and SIGKILL. A process that has ended is not disturbed, nor is a stranger that got its
+  // number. Error if it was not started.
+  void terminate() { handle_.terminate(); }
+  void kill() { handle_.kill(); }
+  void send_signal(int signal) { handle_.send_signal(signal); }
+
+  // A pidfd for poll or epoll, readable once the process has ended; ours to close.
+  [[nodiscard]] int sentinel() const { return handle_.sentinel(); }
+
+ protected:
+  explicit ProcessControl(detail::ProcessSettings settings) : handle_(std::move(settings)) {}
+  ProcessControl(ProcessControl&&) noexcept = default;
+  ProcessControl& operator=(ProcessControl&&) noexcept = default;
+  virtual ~ProcessControl() = default;
+
+  // What the child calls; its exit status.
+  virtual detail::ProcessTarget& target() = 0;
+
+ private:
+  detail::ProcessHandle handle_;
+};
+
+// A function that runs in a process of its own.
+//
+//   Process p(simulate, 42);
+//   p.start();
+//   p.join();
+//
+// Process(f, args...) takes what every start method can send; Process(forked, f, args...) takes
+// anything and always forks.
+//
+//   Threads:   one at a time per object.
+//   Blocking:  join(), and the destructor of one that runs.
+//   Ownership: movable. The destructor joins; it terminates (SIGTERM, after a second SIGKILL) a
+//              daemon, and any process while an exception unwinds. In a process that you fork
+//              yourself, copies are inert.
+//   Errors:    see the members. An exception that leaves the function is printed to stderr by the
+//              child, and ends it with status 1.
+//   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this
+//              process dies, daemons are gone within a second, others go on.
+class Process final : public ProcessControl {
+ public:
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::decay_t<F>, ProcessOptions> &&
+             !std::is_same_v<std::decay_t<F>, ForkedTag> &&
+             !std::is_base_of_v<ProcessControl, std::decay_t<F>>)
+  explicit Process(F&& f, Args&&... args)
+      : Process(ProcessOptions{}, std::forward<F>(f), std::forward<Args>(args)...) {}
+
+  template <class F, class... Args>
+  explicit Process(const ProcessOptions& options, F&& f, Args&&... args)
+      : ProcessControl({options.name, options.daemon, options.start == StartMethod::fork}),
+        target_(detail::make_sendable_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
+
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::decay_t<F>, ProcessOptions>)
+  explicit Process(ForkedTag /*tag*/, F&& f, Args&&... args)
+      : Process(forked, ProcessOptions{}, std::forward<F>(f), std::forward<Args>(args)...) {}
+
+  template <class F, class... Args>
+  explicit Process(ForkedTag /*tag*/, const ProcessOptions& options, F&& f, Args&&... args)
+      : ProcessControl({options.name, options.daemon, true}),
+        target_(detail::make_copied_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
+
+ private:
+  detail::ProcessTarget& target() override { return *target_; }
+
+  std::unique_ptr<detail::ProcessTarget> target_;
+};
+
+// A process class of one's own: derive and write run(). Always forks; immovable.
+//
+//   Threads, Blocking, Ownership, Errors, Death: as Process. The destructor of the derived class
+//   runs before it joins, so join() first if run() is not to outlive the members here.
+class ProcessBase : public ProcessControl {
+ public:
+  explicit ProcessBase(const ProcessOptions& options = {})
+      : ProcessControl({options.name, options.daemon, true}), target_(*this) {}
+  ProcessBase(const ProcessBase&) = delete;
+  ProcessBase& operator=(const ProcessBase&) = delete;
+
+ protected:
+  // In the child, on its copy of this object.
+  virtual void run() = 0;
+
+ private:
+  struct RunTarget final : detail::ProcessTarget {
+    explicit RunTarget(ProcessBase& base) : process(base) {}
+    int run() override {
+      process.run();
+      return 0;
+    }
+    ProcessBase& process;
+  };
+  detail::ProcessTarget& target() override { return target_; }
+
+  RunTarget target_;
+};
+
+}  // namespace brood

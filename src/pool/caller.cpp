@@ -1,0 +1,496 @@
+// The caller's side of a pool: makes it, hands tasks in, takes results out, ends it.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brood/detail/pool_core.hpp"
+#include "brood/pool.hpp"
+#include "pool/call.hpp"
+#include "pool/idle.hpp"
+#include "pool/look_time.hpp"
+#include "pool/records.hpp"
+#include "pool/reply.hpp"
+#include "pool/stats.hpp"
+#include "pool/supervisor.hpp"
+#include "pool/task.hpp"
+#include "pool/view.hpp"
+#include "shm/arena.hpp"
+#include "shm/segment.hpp"
+#include "start/fork.hpp"
+#include "sys/clock.hpp"
+#include "sys/identity.hpp"
+#include "sys/memory.hpp"
+#include "sys/process.hpp"
+#include "sys/procfs.hpp"
+#include "sys/signals.hpp"
+#include "sys/syscall.hpp"
+#include "warden/family.hpp"
+
+namespace brood {
+
+namespace {
+
+using detail::DeadlineNs;
+using detail::TaskDraft;
+using detail::TaskReply;
+using detail::TaskSpec;
+using detail::TaskTicket;
+using pool::PoolGeometry;
+using pool::PoolView;
+using shm::PoolCondition;
+using shm::PoolOrder;
+using shm::TaskPhase;
+using shm::TaskWord;
+using shm::WorkerRole;
+
+constexpr std::size_t kMaxWorkers = 480;
+
+// Address space for a pool: as much as it gets.
+struct SegmentSize {
+  std::size_t tasks;
+  std::size_t payload_bytes;  // of each of its two arenas
+};
+constexpr std::array<SegmentSize, 4> kSegmentSizes = {{
+    {std::size_t{1} << shm::kIndexBits, std::size_t{1} << 35},
+    {std::size_t{1} << 22, std::size_t{1} << 30},
+    {std::size_t{1} << 18, std::size_t{1} << 27},
+    {std::size_t{1} << 14, std::size_t{1} << 24},
+}};
+
+constexpr std::int64_t kMs = 1'000'000;
+// A sleeper looks up so often: the supervisor, who wakes it, may itself be gone.
+constexpr std::int64_t kShortLookNs = 2'000;
+constexpr std::int64_t kLookUpNs = 200 * kMs;
+// A caller that has waited so long has the pool looked over; the next time after twice as long.
+constexpr std::int64_t kFirstDoubtNs = 1000 * kMs;
+constexpr std::chrono::milliseconds kTermOnTerminate{100};
+
+class PoolCaller final : public detail::PoolCore {
+ public:
+  explicit PoolCaller(const PoolOptions& options)
+      : owner_token_(sys::process_token()),
+        workers_(options.workers),
+        retries_(options.retries),
+        process_name_("brood:" + options.name) {
+    if (workers_ == 0 || workers_ > kMaxWorkers) {
+      throw StartError("brood: a pool has 1 to " + std::to_string(kMaxWorkers) + " workers, not " +
+                       std::to_string(workers_));
+    }
+    warden::Family& family = warden::Family::join();
+    family_ = &family;
+    make_segment();
+    make_shared_objects();
+    start_supervisor(family, options);
+  }
+
+  ~PoolCaller() override {
+    if (!is_mine()) abandon();
+  }
+
+  [[nodiscard]] std::size_t workers() const noexcept override { return workers_; }
+  [[nodiscard]] std::uint32_t default_retries() const noexcept override { return retries_; }
+
+  // ---- handing tasks in
+
+  TaskDraft draft(const TaskSpec& spec) override {
+    require_mine();
+    if (spec.thunk == 0 || spec.thunk > thunks_at_start_) {
+      throw NotSendable(
+          "brood: the code of this task was loaded after the pool was made: load it first, or make "
+          "the pool later");
+    }
+    if (spec.function != nullptr && !was_code_at_start(spec.function)) {
+      throw NotSendable(
+          "brood: the function to call was loaded after the pool was made: load its code first, or "
+          "make the pool later");
+    }
+    require_open();
+    return records_->draft(spec);
+  }
+  void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
+
+  TaskTicket commit(const TaskDraft& draft, detail::BoundPtr blob) override {
+    const TaskTicket task = records_->commit(draft, std::move(blob));
+    // Somebody who looks will find it, or pass the rest on.
+    if (!idle_.anyone_looking()) idle_.wake_one();
+    return task;
+  }
+
+  std::uint64_t place(const detail::BoundPtr& blob) override {
+    const std::weak_ptr<PoolCore> self = weak_from_this();
+    return blob->block_for(
+        number_, [&] { return records_->place(*blob); },
+        [self](std::uint64_t block) {
+          const std::shared_ptr<PoolCore> core = self.lock();
+          if (core == nullptr) return;
+          auto& pool = static_cast<PoolCaller&>(*core);
+          if (pool.is_mine()) pool.records_->free_in_inbox(block);
+        });
+  }
+
+  // ---- waiting
+
+  [[nodiscard]] bool ready(TaskTicket task) const noexcept override {
+    if (!is_mine()) return false;
+    const TaskWord word = word_of(task);
+    if (word.phase == TaskPhase::done || !pool::is_plausible(word, task.generation)) return true;
+    return condition() != PoolCondition::running && condition() != PoolCondition::starting;
+  }
+
+  bool wait(TaskTicket task, DeadlineNs deadline) override {
+    require_mine();
+    if (has_ended(task)) return true;
+    const std::int64_t start = sys::now_ns();
+    const bool ended = look_until(task, std::min(deadline, start + look_time_.ns())) ||
+                       sleep_until(task, deadline);
+    look_time_.learn(sys::now_ns() - start);
+    return ended;
+  }
+
+  // ---- taking results out
+
+  [[nodiscard]] TaskReply reply(TaskTicket task) const override {
+    if (!has_ended(task)) pool::throw_overwritten();
+    return pool::read_reply(view_, *records_, task);
+  }
+  [[nodiscard]] TaskReply reply_of_element(TaskTicket task, std::uint32_t index) const override {
+    if (!has_ended(task)) pool::throw_overwritten();
+    return pool::read_element_reply(view_, *records_, task, index);
+  }
+
+  [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
+                                std::size_t index) const override {
+    const detail::Thunk thunk = detail::find_thunk(view_.request(task.index).thunk);
+    pool::throw_reply(reply, std::string(thunk.name), index);
+  }
+
+  void release(TaskTicket task) noexcept override {
+    if (is_mine()) records_->release(task, is_over());
+  }
+
+  // ---- the end
+
+  void close() noexcept override { raise_order(PoolOrder::drain); }
+
+  void terminate() noexcept override { order_termination(kTermOnTerminate); }
+
+  bool join_until(DeadlineNs deadline) override {
+    require_mine();
+    if (order() == PoolOrder::run && !is_over()) {
+      throw Error("brood: join() waits for a pool to end: call close() or terminate() first");
+    }
+    const long ended = sys::has_ended(supervisor_pidfd_.get(), deadline);
+    if (sys::require(ended, "waiting for a pool to end") == 0) return false;
+    reap_supervisor();
+    return true;
+  }
+
+  bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) override {
+    require_mine();
+    close();
+    if (join_until(drain)) return true;
+    order_termination(std::chrono::duration_cast<std::chrono::milliseconds>(term));
+    constexpr std::int64_t kReserveNs = 1000 * kMs;
+    const DeadlineNs term_end = detail::deadline_after(term);
+    if (!join_until(term_end > detail::kNoDeadline - kReserveNs ? detail::kNoDeadline
+                                                                : term_end + kReserveNs)) {
+      raise_order(PoolOrder::kill);
+      if (!join_until(sys::now_ns() + kReserveNs)) {
+        throw Error("brood: the kernel would not end these processes: " + living_workers());
+      }
+    }
+    return false;
+  }
+
+  // As the destructor of Pool: ends everything, bounded.
+  void end() noexcept {
+    if (!is_mine()) return;
+    try {
+      terminate();
+      constexpr std::int64_t kMostNs = 2000 * kMs;
+      if (join_until(sys::now_ns() + kMostNs)) return;
+      raise_order(PoolOrder::kill);
+      if (join_until(sys::now_ns() + kMostNs)) return;
+    } catch (...) {
+      // Nothing above throws in the process that made the pool.
+    }
+    // The warden ends the workers of a supervisor that is gone.
+    sys::send_signal(supervisor_pidfd_.get(), sys::signal_number::kKill);
+    if (sys::has_ended(supervisor_pidfd_.get(), sys::now_ns() + kMs * 1000) == 1) {
+      reap_supervisor();
+    }
+  }
+
+  [[nodiscard]] PoolStats stats() const override {
+    require_mine();
+    return pool::read_stats(view_, workers_);
+  }
+
+ private:
+  // ---- making it
+
+  void make_segment() {
+    for (const SegmentSize& size : kSegmentSizes) {
+      const PoolGeometry geometry = PoolGeometry::make(size.tasks, workers_, size.payload_bytes);
+      try {
+        segment_ = shm::Segment("brood:pool", geometry.end);
+        view_ = PoolView(segment_.base(), geometry);
+        idle_ = pool::IdleWorkers(view_);
+        return;
+      } catch (const SystemError&) {
+        // Address space or file size may be limited (ulimit -v, -f): do with less.
+        if (&size == &kSegmentSizes.back()) throw;
+      }
+    }
+  }
+
+  void make_shared_objects() {
+    const PoolGeometry& geometry = view_.geometry();
+    for (const pool::Zone& zone :
+         {geometry.caller_header, geometry.supervisor_header, geometry.owners, geometry.entries,
+          geometry.retry_ring, geometry.shared_header, geometry.lives, geometry.desks}) {
+      segment_.reserve(zone.offset, zone.bytes);
+    }
+    shm::OwnerTable owners = view_.owners();
+    for (const std::uint16_t slot : {shm::kCallerSlot, shm::kSupervisorSlot}) {
+      owners.claim_slot(slot, sys::process_id());
+      owners.settle({slot, shm::kCallerEpoch}, sys::process_id());
+    }
+    arena_limit_ = sys::physical_memory() / 2;
+    records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
+  }
+
+  void start_supervisor(warden::Family& family, const PoolOptions& options) {
+    thunks_at_start_ = detail::thunk_count();
+    code_at_start_ = sys::executable_memory();
+    const pool::SupervisorStart start{view_,
+                                      segment_.fd(),
+                                      arena_limit_,
+                                      static_cast<std::uint32_t>(workers_),
+                                      std::max(options.restart_limit, 1U),
+                                      &family.layout(),
+                                      family.socket(),
+                                      sys::process_id(),
+                                      process_name_.c_str()};
+    start::Forked child =
+        start::fork_now(start::ForkFor::service, options.start == StartMethod::fork);
+    if (child.pid == 0) pool::supervisor_main(start);
+    supervisor_pid_ = child.pid;
+    supervisor_pidfd_ = std::move(child.pidfd);
+  }
+
+  // ---- talking to the processes
+
+  [[nodiscard]] PoolOrder order() const noexcept {
+    return view_.caller().order.load(std::memory_order_acquire);
+  }
+
+  void raise_order(PoolOrder to) noexcept {
+    if (is_mine()) pool::raise_order(view_, to);
+  }
+
+  void order_termination(std::chrono::milliseconds term) noexcept {
+    if (!is_mine()) return;
+    // A day is as good as for ever, and fits.
+    const auto ms = std::clamp<std::int64_t>(term.count(), 0, 86'400'000);
+    view_.caller().term_ms.store(static_cast<std::uint32_t>(ms), std::memory_order_relaxed);
+    raise_order(PoolOrder::terminate);
+  }
+
+  void reap_supervisor() noexcept {
+    sys::ExitStatus status;
+    sys::reap(supervisor_pidfd_.get(), status);
+    supervisor_gone_.store(true, std::memory_order_release);
+  }
+
+  [[nodiscard]] std::string living_workers() const {
+    std::string pids;
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < view_.geometry().slots; ++slot) {
+      const shm::WorkerEntry& entry = view_.entry(slot);
+      if (entry.role.load(std::memory_order_relaxed) == WorkerRole::none) continue;
+      pids += (pids.empty() ? "" : ", ") + std::to_string(entry.pid.load());
+    }
+    return pids;
+  }
+
+  // ---- the pool's condition
+
+  [[nodiscard]] PoolCondition condition() const noexcept {
+    return view_.supervisor().condition.load(std::memory_order_acquire);
+  }
+
+  // No task will be run any more.
+  [[nodiscard]] bool is_over() const noexcept {
+    return supervisor_gone_.load(std::memory_order_acquire) || condition() > PoolCondition::running;
+  }
+
+  void require_open() {
+    if (order() != PoolOrder::run) throw PoolClosed("brood: the pool is closed; make a new one");
+    if (std::exception_ptr failure = failure_of_pool()) std::rethrow_exception(failure);
+  }
+
+  // Why no task will end any more; null while the pool lives.
+  [[nodiscard]] std::exception_ptr failure_of_pool() {
+    switch (condition()) {
+      case PoolCondition::ended:
+        return std::make_exception_ptr(PoolClosed("brood: the pool ended before this task did"));
+      case PoolCondition::broken_startup:
+        return std::make_exception_ptr(BrokenPool(
+            "brood: the workers die before they are ready to work; look at their messages"));
+      case PoolCondition::broken_family:
+        return std::make_exception_ptr(
+            FamilyBroken("brood: the warden of this family of processes was killed"));
+      default:
+        break;
+    }
+    if (family_->warden_lost()) {
+      return std::make_exception_ptr(
+          FamilyBroken("brood: the warden of this family of processes was killed"));
+    }
+    if (!supervisor_died()) return nullptr;
+    return std::make_exception_ptr(BrokenPool("brood: the pool's supervisor was killed"));
+  }
+
+  // The life word is only the early sign, and workers could have overwritten it.
+  [[nodiscard]] bool supervisor_died() noexcept {
+    if (supervisor_gone_.load(std::memory_order_acquire)) return true;
+    const std::uint32_t life =
+        view_.owners().life(shm::kSupervisorSlot).word.load(std::memory_order_acquire);
+    // 0: it could not hold its word (a sandbox may forbid that), so there is no early sign.
+    if (life != 0 && (life & sys::kFutexOwnerDied) == 0) return false;
+    if (sys::has_ended(supervisor_pidfd_.get(), 0) != 1) return false;
+    reap_supervisor();
+    return true;
+  }
+
+  // ---- tasks
+
+  [[nodiscard]] TaskWord word_of(TaskTicket task) const noexcept {
+    return TaskWord::unpack(view_.state(task.index).word.load(std::memory_order_acquire));
+  }
+
+  [[nodiscard]] bool has_ended(TaskTicket task) const noexcept {
+    return pool::has_ended(view_, task);
+  }
+
+  bool sleep_until(TaskTicket task, DeadlineNs deadline) {
+    shm::TaskState& state = view_.state(task.index);
+    // Whoever was looking may have been stopped before it found this one.
+    if (word_of(task).phase == TaskPhase::pending) idle_.wake_one();
+    std::int64_t doubt_ns = sys::now_ns() + kFirstDoubtNs;
+    std::int64_t patience_ns = kFirstDoubtNs;
+    for (;;) {
+      const std::optional<std::uint32_t> half = pool::announce_waiter(state, task.generation);
+      if (has_ended(task)) return true;
+      if (!half) pool::throw_overwritten();
+      // In this order: a task that ended before the pool did has its result.
+      if (std::exception_ptr failure = failure_of_pool()) {
+        if (has_ended(task)) return true;
+        std::rethrow_exception(failure);
+      }
+      const std::int64_t now = sys::now_ns();
+      if (now >= deadline) return false;
+      if (now >= doubt_ns) {
+        // Most likely the task is just long; but a worker that lives on may have overwritten what
+        // this waits for, or been stopped when it was to pass work on.
+        view_.caller().doubts.fetch_add(1, std::memory_order_release);
+        pool::call_supervisor(view_);
+        patience_ns *= 2;
+        doubt_ns = now + patience_ns;
+      }
+      sys::futex_wait(pool::sleeping_half(state), *half, std::min(deadline, now + kLookUpNs));
+      if (has_ended(task)) return true;
+    }
+  }
+
+  [[nodiscard]] bool look_until(TaskTicket task, std::int64_t end) const noexcept {
+    // With as many workers awake as processors, looking for long would take one from a worker.
+    const std::size_t awake = workers_ - std::min(workers_, idle_.count_sleeping());
+    if (awake >= cpus_) end = std::min(end, sys::now_ns() + kShortLookNs);
+    do {
+      for (int i = 0; i < 32; ++i) {
+        if (has_ended(task)) return true;
+        sys::cpu_relax();
+      }
+    } while (sys::now_ns() < end);
+    return false;
+  }
+
+  // ---- this process
+
+  // The workers are copies of this process as it was: they have the code that it had.
+  [[nodiscard]] bool was_code_at_start(const void* function) const noexcept {
+    if (!code_at_start_) return true;  // nobody knows without /proc
+    const auto address = reinterpret_cast<std::uintptr_t>(function);
+    const auto after =
+        std::ranges::upper_bound(*code_at_start_, address, {}, &sys::MemoryRange::begin);
+    return after != code_at_start_->begin() && address < std::prev(after)->end;
+  }
+
+  [[nodiscard]] bool is_mine() const noexcept { return owner_token_ == sys::process_token(); }
+
+  void require_mine() const {
+    if (!is_mine()) {
+      throw Error("brood: this pool belongs to the process that made it; make one of your own");
+    }
+  }
+
+  // In a forked copy: nothing here may be touched, not even given back.
+  void abandon() noexcept { supervisor_pidfd_.release(); }
+
+  static std::uint64_t next_number() noexcept {
+    static std::atomic<std::uint64_t> last{0};
+    return last.fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+
+  std::uint64_t owner_token_;
+  const std::uint64_t number_ = next_number();  // of this pool in this process
+  std::size_t workers_;
+  std::size_t cpus_ = static_cast<std::size_t>(sys::usable_cpus());
+  std::uint32_t retries_;
+  std::string process_name_;
+  warden::Family* family_ = nullptr;
+  shm::Segment segment_;
+  PoolView view_;
+  pool::IdleWorkers idle_;
+  std::size_t arena_limit_ = 0;
+  detail::ThunkId thunks_at_start_ = 0;
+  std::optional<std::vector<sys::MemoryRange>> code_at_start_;
+  int supervisor_pid_ = 0;
+  sys::Fd supervisor_pidfd_;
+  std::atomic<bool> supervisor_gone_{false};
+  pool::LookTime look_time_;
+  std::unique_ptr<pool::Records> records_;  // always, once constructed
+};
+
+}  // namespace
+
+std::size_t cpu_count() { return static_cast<std::size_t>(sys::usable_cpus()); }
+
+namespace detail {
+
+DeadlineNs deadline_after(std::chrono::nanoseconds duration) noexcept {
+  const std::int64_t now = sys::now_ns();
+  if (duration.count() <= 0) return now;
+  return duration.count() > kNoDeadline - now ? kNoDeadline : now + duration.count();
+}
+
+std::shared_ptr<PoolCore> PoolCore::start(const PoolOptions& options) {
+  return std::make_shared<PoolCaller>(options);
+}
+
+}  // namespace detail
+
+void Pool::end() noexcept {
+  if (core_ == nullptr) return;
+  static_cast<PoolCaller&>(*core_).end();
+  core_ = nullptr;
+}
+
+}  // namespace brood

@@ -1,0 +1,265 @@
+#include "pool/records.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "brood/error.hpp"
+#include "pool/call.hpp"
+#include "pool/task.hpp"
+
+namespace brood::pool {
+
+using detail::TaskDraft;
+using detail::TaskSpec;
+using detail::TaskTicket;
+using shm::BlockRef;
+using shm::ReplyKind;
+using shm::TaskRequest;
+using shm::TaskState;
+using shm::TaskWord;
+
+namespace {
+
+// Enough to keep up with one abandoned task per task submitted.
+constexpr std::size_t kCollectedPerDraft = 2;
+
+}  // namespace
+
+bool has_ended(const PoolView& view, TaskTicket task) noexcept {
+  const TaskWord word =
+      TaskWord::unpack(view.state(task.index).word.load(std::memory_order_acquire));
+  return word.phase == shm::TaskPhase::done && word.generation == task.generation;
+}
+
+Records::Records(const shm::Segment& segment, const PoolView& view, std::size_t arena_limit_bytes)
+    : segment_(segment), view_(view), ring_(view.caller().ring, view.ring_cells()) {
+  const shm::OwnerId me{shm::kCallerSlot, shm::kCallerEpoch};
+  inbox_.attach(view_.inbox(segment.fd(), arena_limit_bytes), me);
+  outbox_.attach(view_.outbox(segment.fd(), arena_limit_bytes), me);
+  for (shm::Arena* arena : {&inbox_, &outbox_}) {
+    if (arena->format() < 0) throw ArenaFull("brood: there is no shared memory for a pool");
+  }
+  grow();
+}
+
+// ---- a task's way through
+
+TaskDraft Records::draft(const TaskSpec& spec) {
+  const std::lock_guard lock(mutex_);
+  collect_abandoned(kCollectedPerDraft);
+  const std::uint32_t index = take_record();
+  TaskRequest& request = view_.request(index);
+  TaskDraft draft{index, {}};
+  request.arguments = BlockRef{};
+  request.cells = BlockRef{};
+  try {
+    if (spec.argument_bytes <= shm::kInlineArgumentBytes) {
+      draft.arguments = std::span(request.inline_arguments).first(spec.argument_bytes);
+    } else {
+      const auto block = allocate(inbox_, spec.argument_bytes, false);
+      request.arguments = block.ref;
+      draft.arguments = block.bytes.first(spec.argument_bytes);
+    }
+    if (spec.elements != 0) {
+      const std::size_t bytes = std::size_t{spec.elements} * (spec.cell_bytes + 1);
+      request.cells = allocate(outbox_, bytes, true).ref;
+    }
+  } catch (...) {
+    free_request_blocks(request);
+    free_.push_back(index);
+    throw;
+  }
+  // Whoever takes statistics may look at it at any time.
+  std::atomic_ref(request.thunk).store(spec.thunk, std::memory_order_relaxed);
+  request.count = std::max<std::uint32_t>(spec.elements, 1);
+  request.cell_bytes = spec.cell_bytes;
+  request.argument_bytes = spec.argument_bytes;
+  request.retries = spec.retries;
+  TaskState& state = view_.state(index);
+  state.progress.store(0, std::memory_order_relaxed);
+  state.attempts = 0;
+  state.length = 0;
+  state.kind = ReplyKind::none;
+  return draft;
+}
+
+void Records::drop(const TaskDraft& draft) noexcept {
+  const std::lock_guard lock(mutex_);
+  free_request_blocks(view_.request(draft.index));
+  free_.push_back(draft.index);
+}
+
+TaskTicket Records::commit(const TaskDraft& draft, detail::BoundPtr blob) {
+  TaskRequest& request = view_.request(draft.index);
+  std::uint32_t generation = request.generation.load(std::memory_order_relaxed) + 1;
+  if (generation == 0) generation = 1;  // 0 would be no entry
+  const std::lock_guard lock(mutex_);
+  if (blob != nullptr) blobs_[draft.index] = std::move(blob);
+  // Released: the supervisor's audit reads the word first, then this.
+  request.generation.store(generation, std::memory_order_release);
+  publish_task(view_.state(draft.index), generation);
+  ring_.push({draft.index, generation});
+  return {draft.index, generation};
+}
+
+void Records::release(TaskTicket task, bool over) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (over || has_ended(view_, task)) {
+    recycle(task);
+  } else {
+    abandoned_.push_back(task);
+  }
+}
+
+// ---- which records are free
+
+std::uint32_t Records::take_record() {
+  if (free_.empty()) collect_abandoned(abandoned_.size());
+  if (free_.empty()) grow();
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  return index;
+}
+
+// Doubles the records, and with them the ring. Throws ArenaFull.
+void Records::grow() {
+  const std::uint32_t have = view_.records();
+  const std::uint32_t want = have == 0 ? 1U << shm::kFirstRingLog : have * 2;
+  if (want > view_.geometry().max_tasks) {
+    throw ArenaFull("brood: " + std::to_string(have) +
+                    " tasks are unfinished or their results not taken; take some first");
+  }
+  const PoolGeometry& geometry = view_.geometry();
+  const auto reserve = [&](const Zone& zone, std::size_t each, std::size_t from, std::size_t to) {
+    segment_.reserve(zone.offset + from * each, (to - from) * each);
+  };
+  reserve(geometry.requests, sizeof(TaskRequest), have, want);
+  reserve(geometry.states, sizeof(TaskState), have, want);
+  // The ring of capacity n lies at cells n ... 2n-1.
+  reserve(geometry.ring, sizeof(std::uint64_t), want, std::size_t{want} * 2);
+  free_.reserve(want);
+  abandoned_.reserve(want);
+  if (have == 0) {
+    ring_.start(shm::kFirstRingLog);
+  } else {
+    ring_.grow();
+  }
+  view_.caller().records.store(want, std::memory_order_release);
+  // Low indices on top: they are used first, and memory stays compact.
+  for (std::uint32_t index = want; index > have; --index) free_.push_back(index - 1);
+}
+
+// Looks at up to `most` of them, in turn.
+void Records::collect_abandoned(std::size_t most) noexcept {
+  for (std::size_t i = 0; i < most && !abandoned_.empty(); ++i) {
+    if (next_abandoned_ >= abandoned_.size()) next_abandoned_ = 0;
+    TaskTicket& task = abandoned_[next_abandoned_];
+    if (has_ended(view_, task)) {
+      recycle(task);
+      task = abandoned_.back();
+      abandoned_.pop_back();
+    } else {
+      ++next_abandoned_;
+    }
+  }
+}
+
+void Records::recycle(TaskTicket task) noexcept {
+  TaskRequest& request = view_.request(task.index);
+  if (request.generation.load(std::memory_order_relaxed) != task.generation) return;
+  TaskState& state = view_.state(task.index);
+  if (has_ended(view_, task)) free_reply_blocks(request, state);
+  free_request_blocks(request);
+  if (!blobs_.empty()) blobs_.erase(task.index);
+  release_task(state);
+  free_.push_back(task.index);
+}
+
+// ---- memory
+
+void Records::free_reply_blocks(const TaskRequest& request, const TaskState& state) noexcept {
+  if (!request.cells) {
+    free_reply(state.kind, state.reply.data());
+    return;
+  }
+  const std::span<std::byte> cells = outbox_.resolve(request.cells);
+  const std::size_t cells_bytes = std::size_t{request.count} * request.cell_bytes;
+  if (cells.size() < cells_bytes + request.count) return;
+  for (std::uint32_t i = 0; i < request.count; ++i) {
+    free_reply(static_cast<ReplyKind>(cells[cells_bytes + i]),
+               cells.data() + std::size_t{i} * request.cell_bytes);
+  }
+}
+
+void Records::free_reply(ReplyKind kind, const std::byte* place) noexcept {
+  if (kind != ReplyKind::value_block && kind != ReplyKind::exception_block) return;
+  BlockRef ref;
+  std::memcpy(&ref, place, sizeof ref);
+  outbox_.free(ref);
+  want_trim();
+}
+
+void Records::free_request_blocks(TaskRequest& request) noexcept {
+  if (request.arguments) {
+    inbox_.free(std::exchange(request.arguments, BlockRef{}));
+    want_trim();
+  }
+  if (request.cells) {
+    outbox_.free(std::exchange(request.cells, BlockRef{}));
+    want_trim();
+  }
+}
+
+shm::Arena::Allocation Records::allocate(shm::Arena& arena, std::size_t bytes, bool zeroed) {
+  const auto attempt = [&] {
+    return zeroed ? arena.allocate_zeroed(bytes) : arena.allocate(bytes);
+  };
+  shm::Arena::Allocation block = attempt();
+  if (block.error != 0) {
+    // Results that nobody will take may be in the way.
+    collect_abandoned(abandoned_.size());
+    block = attempt();
+  }
+  if (block.error != 0) {
+    throw ArenaFull("brood: there is no shared memory for " + std::to_string(bytes) +
+                    " bytes; take results of earlier tasks, or send less at once");
+  }
+  want_trim();
+  return block;
+}
+
+std::uint64_t Records::place(const detail::BoundBlob& blob) {
+  const shm::PacketHeader header{blob.size(), 0};
+  const std::size_t size = sizeof header + blob.size();
+  shm::Arena::Allocation block;
+  {
+    const std::lock_guard lock(mutex_);
+    block = allocate(inbox_, size, false);
+  }
+  std::memcpy(block.bytes.data(), &header, sizeof header);
+  try {
+    blob.encode(block.bytes.subspan(sizeof header, blob.size()));
+  } catch (...) {
+    inbox_.free(block.ref);
+    throw;
+  }
+  return block.ref.bits;
+}
+
+void Records::free_in_inbox(std::uint64_t block) noexcept {
+  inbox_.free(BlockRef{block});
+  want_trim();
+}
+
+// The arenas are looked through for idle memory only after they were used.
+void Records::want_trim() noexcept {
+  sys::Atomic<std::uint32_t>& wanted = view_.shared().trim_wanted;
+  if (wanted.load(std::memory_order_relaxed) != 0) return;
+  wanted.store(1, std::memory_order_relaxed);
+  call_supervisor(view_);
+}
+
+}  // namespace brood::pool

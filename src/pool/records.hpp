@@ -1,0 +1,72 @@
+// The caller's store of task records: which are free, and what memory each of them holds.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "brood/detail/pool_core.hpp"
+#include "pool/ring.hpp"
+#include "pool/view.hpp"
+#include "shm/arena.hpp"
+#include "shm/segment.hpp"
+
+namespace brood::pool {
+
+// Threads: any; the members lock. Blocking: for the lock only. Ownership: of free records, of the
+// inbox, and of what is allocated in the outbox for map; segment and view must outlive it.
+// Errors: ArenaFull from draft() and place(); the rest does not fail.
+// Death: of the caller ends the pool. Of workers: what they wrote is bounded before use.
+class Records {
+ public:
+  // Formats the arenas and makes the first records. Throws ArenaFull.
+  Records(const shm::Segment& segment, const PoolView& view, std::size_t arena_limit_bytes);
+
+  // A record with room for the arguments, filled but for them.
+  detail::TaskDraft draft(const detail::TaskSpec& spec);
+  void drop(const detail::TaskDraft& draft) noexcept;
+  // Makes it a task that workers can take. `blob` is kept until the record is free again.
+  detail::TaskTicket commit(const detail::TaskDraft& draft, detail::BoundPtr blob);
+  // Frees the record, or remembers to once the task has ended. `over`: no task will end any more.
+  void release(detail::TaskTicket task, bool over) noexcept;
+
+  // A block that holds bound values, for tasks to refer to.
+  std::uint64_t place(const detail::BoundBlob& blob);
+  void free_in_inbox(std::uint64_t block) noexcept;
+
+  // Whether the system lets us see that block: 0 or errno.
+  [[nodiscard]] int reach_in_outbox(shm::BlockRef ref) const noexcept { return outbox_.reach(ref); }
+  // What an outbox block named in a reply holds; empty if that is nonsense.
+  [[nodiscard]] std::span<std::byte> outbox_block(shm::BlockRef ref) const noexcept {
+    return outbox_.resolve(ref);
+  }
+
+ private:
+  std::uint32_t take_record();
+  void grow();
+  void collect_abandoned(std::size_t most) noexcept;
+  void recycle(detail::TaskTicket task) noexcept;
+  void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
+  void free_reply(shm::ReplyKind kind, const std::byte* place) noexcept;
+  void free_request_blocks(shm::TaskRequest& request) noexcept;
+  shm::Arena::Allocation allocate(shm::Arena& arena, std::size_t bytes, bool zeroed);
+  void want_trim() noexcept;
+
+  const shm::Segment& segment_;
+  PoolView view_;
+
+  std::mutex mutex_;  // guards all that follows, of the arenas their allocating halves
+  shm::Arena inbox_;
+  shm::Arena outbox_;
+  RingWriter ring_;
+  std::vector<std::uint32_t> free_;
+  std::vector<detail::TaskTicket> abandoned_;  // released before their task ended
+  std::size_t next_abandoned_ = 0;
+  std::unordered_map<std::uint32_t, detail::BoundPtr> blobs_;
+};
+
+// Whether the task has ended.
+bool has_ended(const PoolView& view, detail::TaskTicket task) noexcept;
+
+}  // namespace brood::pool

@@ -1,0 +1,133 @@
+#include "pool/reply.hpp"
+
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "brood/error.hpp"
+#include "pool/exception.hpp"
+#include "sys/process.hpp"
+
+namespace brood::pool {
+
+using detail::TaskReply;
+using detail::TaskTicket;
+using shm::ReplyKind;
+
+namespace {
+
+TaskReply::Kind kind_of(ReplyKind kind) noexcept {
+  const bool value = kind == ReplyKind::value_inline || kind == ReplyKind::value_block;
+  return value ? TaskReply::Kind::value : TaskReply::Kind::exception;
+}
+
+TaskReply in_block(ReplyKind kind, std::span<const std::byte> place,
+                   const Records& records) noexcept {
+  shm::BlockRef ref;
+  std::memcpy(&ref, place.data(), sizeof ref);
+  if (records.reach_in_outbox(ref) != 0) return {TaskReply::Kind::out_of_reach, {}};
+  const std::span<const std::byte> packet = records.outbox_block(ref);
+  shm::PacketHeader header{};
+  if (packet.size() < sizeof header) return {};
+  std::memcpy(&header, packet.data(), sizeof header);
+  if (header.length > packet.size() - sizeof header) return {};
+  return {kind_of(kind), packet.subspan(sizeof header, header.length)};
+}
+
+// `bytes` is the size of an inline reply.
+TaskReply in_place(ReplyKind kind, std::span<const std::byte> place, std::size_t bytes,
+                   const Records& records) noexcept {
+  switch (kind) {
+    case ReplyKind::none:
+      return {TaskReply::Kind::no_room, {}};
+    case ReplyKind::value_inline:
+    case ReplyKind::exception_inline:
+      if (bytes > place.size()) return {};
+      return {kind_of(kind), place.first(bytes)};
+    case ReplyKind::value_block:
+    case ReplyKind::exception_block:
+      return in_block(kind, place, records);
+    case ReplyKind::died:
+      return {TaskReply::Kind::died, place};
+    default:
+      return {};
+  }
+}
+
+Death read_death(std::span<const std::byte> bytes) {
+  Death death;
+  std::uint32_t wait_status = 0;
+  if (bytes.size() >= sizeof(shm::DeathNote)) {
+    shm::DeathNote note{};
+    std::memcpy(&note, bytes.data(), sizeof note);
+    death.pid = note.pid;
+    wait_status = note.wait_status;
+    death.fault_address = note.fault_address;
+    death.attempts = static_cast<int>(note.attempts);
+  } else {
+    shm::CellDeathNote note{};
+    std::memcpy(&note, bytes.data(), sizeof note);
+    death.pid = note.pid;
+    wait_status = note.wait_status;
+    death.attempts = note.attempts;
+  }
+  const auto status = sys::ExitStatus::from_wait_status(static_cast<int>(wait_status));
+  death.signal = status.signal;
+  death.exit_code = status.code;
+  death.core_dumped = status.core;
+  return death;
+}
+
+}  // namespace
+
+TaskReply read_reply(const PoolView& view, const Records& records, TaskTicket task) noexcept {
+  shm::TaskState& state = view.state(task.index);
+  // Read once: what is checked has to be what is used.
+  const std::uint32_t length = std::atomic_ref(state.length).load(std::memory_order_relaxed);
+  const ReplyKind kind = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
+  return in_place(kind, state.reply, length, records);
+}
+
+TaskReply read_element_reply(const PoolView& view, const Records& records, TaskTicket task,
+                             std::uint32_t index) noexcept {
+  const shm::TaskRequest& request = view.request(task.index);
+  const ReplyKind whole = view.state(task.index).kind;
+  if (whole == ReplyKind::none) return {TaskReply::Kind::no_room, {}};
+  if (whole != ReplyKind::cells) return {};
+  if (records.reach_in_outbox(request.cells) != 0) return {TaskReply::Kind::out_of_reach, {}};
+  const std::span<std::byte> cells = records.outbox_block(request.cells);
+  const std::size_t cells_bytes = std::size_t{request.count} * request.cell_bytes;
+  if (cells.size() < cells_bytes + request.count) return {};
+  const auto kind = static_cast<ReplyKind>(
+      std::atomic_ref(cells[cells_bytes + index]).load(std::memory_order_relaxed));
+  const auto cell = cells.subspan(std::size_t{index} * request.cell_bytes, request.cell_bytes);
+  return in_place(kind, cell, cell.size(), records);
+}
+
+void throw_reply(const TaskReply& reply, std::string task_name, std::size_t index) {
+  switch (reply.kind) {
+    case TaskReply::Kind::exception: {
+      RemoteInfo info;
+      info.task = std::move(task_name);
+      throw_encoded(reply.bytes, std::move(info));
+    }
+    case TaskReply::Kind::died: {
+      Death death = read_death(reply.bytes);
+      death.task = std::move(task_name);
+      death.index = index;
+      throw WorkerDied(std::move(death));
+    }
+    case TaskReply::Kind::no_room:
+      throw ArenaFull("brood: the task ended with an error for which there was no shared memory");
+    case TaskReply::Kind::out_of_reach:
+      throw ArenaFull("brood: the system refuses the memory that reading a result takes");
+    default:
+      throw_overwritten();
+  }
+}
+
+void throw_overwritten() {
+  throw BrokenPool("brood: what was known of this task was overwritten by a worker that crashed");
+}
+
+}  // namespace brood::pool

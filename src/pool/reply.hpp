@@ -1,0 +1,27 @@
+// What a finished task or element has to show, read from memory that anyone could have written.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "brood/detail/pool_core.hpp"
+#include "pool/records.hpp"
+#include "pool/view.hpp"
+
+namespace brood::pool {
+
+// Of a single task, and of an element of map. The task has ended.
+// Errors: a reply that makes no sense is Kind::corrupt.
+detail::TaskReply read_reply(const PoolView& view, const Records& records,
+                             detail::TaskTicket task) noexcept;
+detail::TaskReply read_element_reply(const PoolView& view, const Records& records,
+                                     detail::TaskTicket task, std::uint32_t index) noexcept;
+
+// Throws what a reply stands for that is no value.
+[[noreturn]] void throw_reply(const detail::TaskReply& reply, std::string task_name,
+                              std::size_t index);
+// For a record that was overwritten.
+[[noreturn]] void throw_overwritten();
+
+}  // namespace brood::pool

@@ -1,0 +1,630 @@
+#include "pool/supervisor.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <memory>
+
+#include "pool/idle.hpp"
+#include "pool/ring.hpp"
+#include "pool/settle.hpp"
+#include "pool/worker.hpp"
+#include "shm/owner_table.hpp"
+#include "start/child_main.hpp"
+#include "sys/clock.hpp"
+#include "sys/memory.hpp"
+#include "sys/process.hpp"
+#include "sys/procfs.hpp"
+#include "sys/signals.hpp"
+#include "warden/protocol.hpp"
+
+namespace brood::pool {
+
+namespace {
+
+using shm::OwnerId;
+using shm::PoolCondition;
+using shm::PoolOrder;
+using shm::WorkerRole;
+
+constexpr std::int64_t kMs = 1'000'000;
+constexpr std::int64_t kLongestBackOffNs = 1000 * kMs;
+constexpr std::int64_t kIdleBeforeTrimNs = 1000 * kMs;
+constexpr std::int64_t kGraceToLeaveNs = 5000 * kMs;  // exit handlers of a worker that may go
+constexpr std::int64_t kOrphanNs = 200 * kMs;
+
+// For the signal handlers.
+std::atomic<sys::FutexWord*> handler_control{nullptr};
+std::atomic<bool> asked_to_end{false};
+
+void on_child_ended(int /*signal*/) {
+  handler_control.load(std::memory_order_relaxed)->fetch_add(1, std::memory_order_relaxed);
+}
+void on_terminate(int /*signal*/) {
+  asked_to_end.store(true, std::memory_order_relaxed);
+  handler_control.load(std::memory_order_relaxed)->fetch_add(1, std::memory_order_relaxed);
+}
+
+constexpr std::uint32_t kNoIndex = UINT32_MAX;
+
+// The supervisor's own book about one worker process; what the worker says of itself is only input.
+//
+//             prepared           pool drained
+//   starting ----------> ready --------------> leaving
+//      |  |                | |                    |
+//      |  +--- reported <--+ |  crash handler     |       the task is settled on entering
+//      |          |          |                    |       reported or dying, or when buried
+//      +--> dying | condemned+                    |
+//             |   |     |                         |
+//             +---+--+--+-------------------------+----> buried: reaped, swept, slot free
+enum class TenantState : std::uint8_t {
+  none,
+  starting,
+  ready,
+  leaving,
+  reported,   // crashed by its own word: it may still run, but takes no task any more
+  dying,      // the kernel has marked its life word; SIGKILL ends what is left of it
+  condemned,  // the same, but how it died is known only when it is reaped
+};
+
+struct Tenant {
+  TenantState state = TenantState::none;
+  bool expected = false;  // its end is no death: it was told to leave
+  std::int32_t pid = 0;
+  OwnerId id;
+  std::uint32_t index = kNoIndex;  // which worker it is; none: the spare
+  sys::Fd pidfd;
+
+  [[nodiscard]] bool used() const noexcept { return state != TenantState::none; }
+  [[nodiscard]] bool at_work() const noexcept {
+    return state == TenantState::starting || state == TenantState::ready;
+  }
+};
+
+struct Seat {
+  std::uint16_t slot = 0;  // 0: vacant
+  std::uint32_t restarts = 0;
+  bool ever_held = false;
+};
+
+class Supervisor {
+ public:
+  explicit Supervisor(const SupervisorStart& start) noexcept
+      : start_(start),
+        view_(start.view),
+        owners_(start.view.owners()),
+        header_(start.view.supervisor()),
+        shared_(start.view.shared()),
+        retry_ring_(header_.retry_ring, view_.retry_cells()),
+        settler_(view_, outbox_, retry_ring_),
+        idle_(view_),
+        tenants_(static_cast<Tenant*>(sys::map_private(shm::kMaxSlots * sizeof(Tenant)))),
+        seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
+    const OwnerId me{shm::kSupervisorSlot, 1};
+    inbox_.attach(view_.inbox(start.segment_fd, start.arena_limit_bytes), me);
+    outbox_.attach(view_.outbox(start.segment_fd, start.arena_limit_bytes), me);
+    retry_ring_.start(shm::kRetryRingLog);
+  }
+
+  void run() noexcept {
+    if (tenants_ == nullptr || seats_ == nullptr) return end(PoolCondition::broken_startup);
+    for (std::size_t i = 0; i < shm::kMaxSlots; ++i) std::construct_at(&tenants_[i]);
+    tell(PoolCondition::running);
+    for (;;) {
+      // Read before looking at what it counts: a call that comes later ends the sleep.
+      const std::uint32_t calls = shared_.control.load(std::memory_order_acquire);
+      now_ = sys::now_ns();
+      look_at_lives();
+      reap();
+      obey();
+      answer_doubts();
+      if (ending_ && count_tenants() == 0) return end(final_condition_);
+      if (!ending_) fill_seats();
+      trim();
+      sleep(calls);
+    }
+  }
+
+ private:
+  // ---- deaths
+
+  // First stage: the kernel or a crash handler says that a worker is dying. Its task is settled;
+  // its slot, locks and memory are not touched yet.
+  void look_at_lives() noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      Tenant& tenant = tenants_[slot];
+      if (tenant.state == TenantState::starting && is_prepared(tenant)) {
+        tenant.state = TenantState::ready;
+        failures_ = 0;
+      }
+      if (tenant.at_work()) look_for_report(tenant);
+      const bool may_live = tenant.at_work() || tenant.state == TenantState::leaving ||
+                            tenant.state == TenantState::reported;
+      if (may_live) look_at_life(tenant);
+    }
+  }
+
+  [[nodiscard]] bool is_prepared(const Tenant& tenant) const noexcept {
+    return view_.desk(tenant.id.slot).prepared.load(std::memory_order_acquire) == 1;
+  }
+
+  void look_for_report(Tenant& tenant) noexcept {
+    const shm::WorkerDesk& desk = view_.desk(tenant.id.slot);
+    if (desk.crash.load(std::memory_order_acquire) != shm::CrashReport::final) return;
+    const WorkerDeath crash = reported_crash(tenant);
+    if (crash.wait_status == 0) return;
+    // Should it survive (a handler of the user's may repair a fault), it is to leave.
+    view_.entry(tenant.id.slot).role.store(WorkerRole::leaving, std::memory_order_seq_cst);
+    mourn(tenant, crash);
+    tenant.state = TenantState::reported;
+  }
+
+  void look_at_life(Tenant& tenant) noexcept {
+    const std::uint32_t life = owners_.life(tenant.id.slot).word.load(std::memory_order_acquire);
+    if (life == 0 || life == living(tenant)) return;
+    const std::optional<int> status = sys::status_of_dying(tenant.pid);
+    // Its other threads and its children have nobody to work for. (Never sooner: a core file being
+    // written would be cut off.)
+    end_group(tenant);
+    if (!status) {
+      // The word was overwritten, or the system hides the status until the process is reaped.
+      if (tenant.at_work()) tenant.state = TenantState::condemned;
+      return;
+    }
+    if (tenant.at_work()) {
+      mourn(tenant, {tenant.pid, static_cast<std::uint32_t>(*status),
+                     reported_crash(tenant).fault_address});
+    }
+    tenant.state = TenantState::dying;
+  }
+
+  // Not reaped yet, so its number is still its own, and its group's.
+  void end_group(const Tenant& tenant) const noexcept {
+    sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
+    sys::kill_group(tenant.pid);
+  }
+
+  // What the crash handler wrote, if it did: input.
+  [[nodiscard]] WorkerDeath reported_crash(const Tenant& tenant) const noexcept {
+    shm::WorkerDesk& desk = view_.desk(tenant.id.slot);
+    constexpr std::int32_t kSignals = 64;
+    const bool reported = desk.crash.load(std::memory_order_acquire) != shm::CrashReport::none;
+    // Read once: what is checked has to be what is used.
+    const std::int32_t signal = std::atomic_ref(desk.crash_signal).load(std::memory_order_relaxed);
+    if (!reported || signal <= 0 || signal > kSignals) return {};
+    return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address};
+  }
+
+  static std::uint32_t living(const Tenant& tenant) noexcept {
+    return static_cast<std::uint32_t>(tenant.pid) | sys::kFutexWaiters;
+  }
+
+  void mourn(Tenant& tenant, const WorkerDeath& death) noexcept {
+    if (spare_ == tenant.id.slot) spare_ = 0;
+    idle_.forget(tenant.id.slot);
+    // What the pool's end kills is PoolClosed, not WorkerDied.
+    if ((ending_ && !draining_) || tenant.expected) return;
+    header_.died.fetch_add(1, std::memory_order_relaxed);
+    if (!is_prepared(tenant)) note_failure();
+    settler_.settle_task_of(tenant.id, death);
+    if (tenant.index != kNoIndex) {
+      seats_[tenant.index].slot = 0;
+      promote_spare(tenant.index);
+    }
+    ring_sleepers();
+  }
+
+  void note_failure() noexcept {
+    back_off();
+    if (failures_ >= start_.restart_limit) break_pool(PoolCondition::broken_startup);
+  }
+
+  void back_off() noexcept {
+    ++failures_;
+    const std::uint32_t doublings = std::min(failures_, 10U);
+    next_start_ns_ = now_ + std::min(kMs << doublings, kLongestBackOffNs);
+  }
+
+  // Second stage: proof. What the dead owned is free again.
+  void reap() noexcept {
+    for (int pid = sys::peek_ended_child(); pid > 0; pid = sys::peek_ended_child()) {
+      Tenant* tenant = nullptr;
+      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+        if (tenants_[slot].used() && tenants_[slot].pid == pid) tenant = &tenants_[slot];
+      }
+      if (tenant != nullptr) end_group(*tenant);
+      sys::ExitStatus status;
+      if (sys::reap_child(pid, status) != 1) return;
+      if (tenant != nullptr) bury(*tenant, status);
+      // Its children, or those of an orphan that it was, are ours from now on.
+      kill_orphans();
+    }
+  }
+
+  void bury(Tenant& tenant, const sys::ExitStatus& status) noexcept {
+    const std::uint16_t slot = tenant.id.slot;
+    const int wait_status = status.signal != 0 ? status.signal : status.code << 8;
+    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status), 0};
+    const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
+    if (unheard_of) {
+      mourn(tenant, death);
+    } else if (!tenant.expected && !ending_) {
+      // After a crash was reported it may have gone on for a moment, and claimed one more.
+      settler_.settle_task_of(tenant.id, death);
+    }
+    if (tenant.index != kNoIndex && seats_[tenant.index].slot == slot) {
+      seats_[tenant.index].slot = 0;
+    }
+    if (spare_ == slot) spare_ = 0;
+    header_.retired_done.fetch_add(view_.desk(slot).done.load(std::memory_order_relaxed),
+                                   std::memory_order_relaxed);
+    view_.entry(slot).role.store(WorkerRole::none, std::memory_order_relaxed);
+    outbox_.sweep(tenant.id);
+    owners_.mark_dead(tenant.id);
+    owners_.release(tenant.id);
+    const bool expected = tenant.expected;
+    tenant = Tenant{};
+    // At the end the tasks of the killed stay as they are: the caller knows why they never end.
+    if (!expected && !ending_) doubt_shared_memory();
+  }
+
+  // The dead may have written anywhere that workers can write: what makes no sense is put right,
+  // what can't be checked is forgotten, and everybody looks again.
+  void doubt_shared_memory() noexcept {
+    settler_.audit(
+        [](OwnerId owner, const void* context) {
+          const auto* self = static_cast<const Supervisor*>(context);
+          const Tenant& tenant = self->tenants_[owner.slot];
+          return tenant.used() && tenant.id.slot == owner.slot && tenant.id.epoch == owner.epoch;
+        },
+        this);
+    idle_.keep_only([this](std::uint16_t slot) { return tenants_[slot].used(); });
+    header_.hint_epoch.fetch_add(1, std::memory_order_release);
+    ring_sleepers();
+  }
+
+  void answer_doubts() noexcept {
+    const std::uint32_t doubts = view_.caller().doubts.load(std::memory_order_acquire);
+    if (doubts == answered_doubts_ || ending_) return;
+    answered_doubts_ = doubts;
+    doubt_shared_memory();
+  }
+
+  // ---- workers
+
+  void fill_seats() noexcept {
+    if (now_ < next_start_ns_) return;
+    for (std::uint32_t index = 0; index < start_.workers; ++index) {
+      if (seats_[index].slot == 0 && !promote_spare(index) && !start_worker(index)) return;
+    }
+    // Parked, so that a dead worker's place is taken without the time of a fork.
+    if (spare_ == 0) start_worker(kNoIndex);
+  }
+
+  bool promote_spare(std::uint32_t index) noexcept {
+    if (spare_ == 0 || ending_) return false;
+    take_seat(tenants_[spare_], index);
+    spare_ = 0;
+    return true;
+  }
+
+  void take_seat(Tenant& tenant, std::uint32_t index) noexcept {
+    Seat& seat = seats_[index];
+    const std::uint16_t slot = tenant.id.slot;
+    if (seat.ever_held) ++seat.restarts;
+    seat.ever_held = true;
+    seat.slot = slot;
+    tenant.index = index;
+    shm::WorkerEntry& entry = view_.entry(slot);
+    entry.index.store(index, std::memory_order_relaxed);
+    entry.restarts.store(seat.restarts, std::memory_order_relaxed);
+    entry.role.store(WorkerRole::active, std::memory_order_seq_cst);
+    idle_.ring(slot);
+  }
+
+  bool start_worker(std::uint32_t index) noexcept {
+    const std::uint16_t slot = free_slot();
+    if (slot == 0) return false;
+    const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
+    if (!id) return false;
+    clear_desk(view_.desk(slot));
+    shm::WorkerEntry& entry = view_.entry(slot);
+    entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
+    const WorkerStart worker{view_,
+                             start_.segment_fd,
+                             start_.arena_limit_bytes,
+                             *id,
+                             sys::process_id(),
+                             reinterpret_cast<std::byte*>(start_.family),
+                             sizeof *start_.family,
+                             start_.fd_limit,
+                             start_.process_name};
+    sys::Fd pidfd;
+    // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
+    sys::SignalsBlocked blocked;
+    const long pid = sys::clone_quiet(pidfd, sys::signal_number::kChildEnded);
+    if (pid == 0) {
+      blocked.keep();
+      worker_main(worker);
+    }
+    if (pid < 0) {
+      owners_.release(*id);
+      entry.role.store(WorkerRole::none, std::memory_order_relaxed);
+      // The system may recover; a pool that has workers goes on with them.
+      back_off();
+      if (failures_ >= start_.restart_limit && count_tenants() == 0) {
+        break_pool(PoolCondition::broken_startup);
+      }
+      return false;
+    }
+    owners_.settle(*id, static_cast<std::int32_t>(pid));
+    entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
+    top_slot_ = std::max<std::uint16_t>(top_slot_, static_cast<std::uint16_t>(slot + 1));
+    announce(static_cast<std::int32_t>(pid), pidfd.get());
+    Tenant& tenant = tenants_[slot];
+    tenant = Tenant{};
+    tenant.state = TenantState::starting;
+    tenant.pid = static_cast<std::int32_t>(pid);
+    tenant.id = *id;
+    tenant.pidfd = std::move(pidfd);
+    if (index == kNoIndex) {
+      spare_ = slot;
+    } else {
+      take_seat(tenant, index);
+    }
+    return true;
+  }
+
+  // If we die, the warden ends the workers that the kernel does not end for us.
+  void announce(std::int32_t pid, int pidfd) const noexcept {
+    warden::Announcement said;
+    said.kind = warden::MemberKind::worker;
+    said.pid = pid;
+    said.parent_pid = sys::process_id();
+    sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), pidfd, false);
+  }
+
+  [[nodiscard]] std::uint16_t free_slot() const noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < view_.geometry().slots; ++slot) {
+      if (!tenants_[slot].used()) return slot;
+    }
+    return 0;
+  }
+
+  [[nodiscard]] std::size_t count_tenants() const noexcept {
+    std::size_t count = 0;
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      count += tenants_[slot].used() ? 1U : 0U;
+    }
+    return count;
+  }
+
+  // Whoever was to be woken may be among the dead, and their marks overwritten.
+  void ring_sleepers() noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      if (tenants_[slot].used()) idle_.ring(slot);
+    }
+  }
+
+  // What workers' children left behind is ours, as a subreaper's. The groups of workers that live
+  // are spared: those are jobs that a task has put into the background.
+  void kill_orphans() noexcept {
+    sys::signal_children(
+        sys::signal_number::kKill,
+        [](int pid, void* context) {
+          const auto* self = static_cast<const Supervisor*>(context);
+          return self->is_tenant(pid) || (!self->ending_ && self->is_tenant(sys::group_of(pid)));
+        },
+        this);
+  }
+
+  [[nodiscard]] bool is_tenant(int pid) const noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      if (tenants_[slot].used() && tenants_[slot].pid == pid) return true;
+    }
+    return false;
+  }
+
+  // ---- the end
+
+  void obey() noexcept {
+    PoolOrder order = view_.caller().order.load(std::memory_order_acquire);
+    if (asked_to_end.load(std::memory_order_relaxed)) order = PoolOrder::kill;
+    const std::uint32_t warden =
+        start_.family->lives[shm::kWardenSlot].life.word.load(std::memory_order_acquire);
+    if ((warden & sys::kFutexOwnerDied) != 0 && !ending_) {
+      // The kernel has woken one of those who wait for this, no more.
+      sys::futex_wake(&start_.family->lives[shm::kWardenSlot].life.word, sys::kWakeAll);
+      break_pool(PoolCondition::broken_family);
+    }
+    if (order == PoolOrder::drain && !ending_ && settler_.all_done()) {
+      ending_ = draining_ = true;
+      kill_at_ns_ = now_ + kGraceToLeaveNs;
+      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+        Tenant& tenant = tenants_[slot];
+        if (!tenant.used()) continue;
+        tenant.expected = true;
+        if (tenant.at_work()) tenant.state = TenantState::leaving;
+        view_.entry(slot).role.store(WorkerRole::leaving, std::memory_order_seq_cst);
+        idle_.ring(slot);
+      }
+    }
+    if (order == PoolOrder::terminate && !terminating_) {
+      ending_ = terminating_ = true;
+      kill_at_ns_ = now_ + view_.caller().term_ms.load(std::memory_order_relaxed) * kMs;
+      signal_workers(sys::signal_number::kTerminate);
+      signal_workers(sys::signal_number::kContinue);
+    }
+    if (order >= PoolOrder::kill && !ending_) ending_ = true;
+    if (ending_ && (order >= PoolOrder::kill || now_ >= kill_at_ns_)) {
+      signal_workers(sys::signal_number::kKill);
+      kill_at_ns_ = now_ + 100 * kMs;
+    }
+  }
+
+  void break_pool(PoolCondition why) noexcept {
+    ending_ = true;
+    final_condition_ = why;
+    kill_at_ns_ = now_;
+    tell(why);
+    settler_.wake_waiters();
+  }
+
+  void signal_workers(int signal) noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      if (tenants_[slot].used()) sys::send_signal(tenants_[slot].pidfd.get(), signal);
+    }
+  }
+
+  void tell(PoolCondition condition) noexcept {
+    header_.condition.store(condition, std::memory_order_release);
+    sys::futex_wake(condition_word(), sys::kWakeAll);
+  }
+
+  [[nodiscard]] const void* condition_word() const noexcept {
+    static_assert(sizeof(header_.condition) == sizeof(sys::FutexWord));
+    return &header_.condition;
+  }
+
+  void end(PoolCondition condition) noexcept {
+    const std::int64_t until = sys::now_ns() + kOrphanNs;
+    sys::ExitStatus status;
+    while (sys::now_ns() < until) {
+      kill_orphans();
+      const int pid = sys::peek_ended_child();
+      if (pid < 0) break;
+      if (pid == 0) {
+        sys::sleep_ns(kMs / 10);
+      } else {
+        sys::reap_child(pid, status);
+      }
+    }
+    tell(condition);
+    settler_.wake_waiters();
+  }
+
+  // ---- waiting
+
+  void trim() noexcept {
+    if (shared_.trim_wanted.load(std::memory_order_relaxed) == 0 || now_ < next_trim_ns_) return;
+    next_trim_ns_ = now_ + kIdleBeforeTrimNs;
+    const std::size_t remaining =
+        outbox_.give_back(now_, kIdleBeforeTrimNs) + inbox_.give_back(now_, kIdleBeforeTrimNs);
+    // Twice nothing: one round may just have marked what the next will return.
+    quiet_trims_ = remaining == 0 ? quiet_trims_ + 1 : 0;
+    if (quiet_trims_ < 2) return;
+    quiet_trims_ = 0;
+    shared_.trim_wanted.store(0, std::memory_order_relaxed);
+  }
+
+  void sleep(std::uint32_t calls) noexcept {
+    std::array<sys::FutexWaiter, sys::kMaxFutexWaiters> words;
+    std::size_t count = 0;
+    const sys::FutexWord& warden = start_.family->lives[shm::kWardenSlot].life.word;
+    const std::uint32_t warden_life = warden.load(std::memory_order_acquire);
+    words[count++] = {&shared_.control, calls};
+    if ((warden_life & sys::kFutexOwnerDied) == 0) {
+      words[count++] = {&warden, warden_life};
+    } else if (!ending_) {
+      return;  // it died since we looked
+    }
+    std::int64_t wake_ns = sys::kForever;
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      const Tenant& tenant = tenants_[slot];
+      const bool may_live = tenant.at_work() || tenant.state == TenantState::leaving ||
+                            tenant.state == TenantState::reported;
+      if (!may_live) continue;
+      if (count == words.size()) break;
+      // Before it is prepared its word may change at any time; a death wakes us all the same.
+      const sys::FutexWord& life = owners_.life(slot).word;
+      std::uint32_t expected = life.load(std::memory_order_acquire);
+      if (expected != 0) expected = living(tenant);
+      words[count++] = {&life, expected};
+    }
+    if (ending_) wake_ns = std::min(wake_ns, kill_at_ns_);
+    if (!ending_ && next_start_ns_ > now_) wake_ns = std::min(wake_ns, next_start_ns_);
+    if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
+      wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
+    }
+    const int result = sys::futex_wait_any(std::span(words).first(count), wake_ns);
+    // Kernels before 5.16: deaths are told by SIGCHLD, which interrupts this.
+    if (result == -ENOSYS) sys::futex_wait(&shared_.control, calls, wake_ns);
+  }
+
+  SupervisorStart start_;
+  PoolView view_;
+  shm::OwnerTable owners_;
+  shm::SupervisorHeader& header_;
+  shm::SharedHeader& shared_;
+  shm::Arena inbox_;
+  shm::Arena outbox_;
+  RingWriter retry_ring_;
+  Settler settler_;
+  IdleWorkers idle_;
+  Tenant* tenants_;
+  Seat* seats_;
+  std::uint16_t top_slot_ = shm::kFirstWorkerSlot;  // slots from here on were never used
+  std::uint16_t spare_ = 0;
+  std::int64_t now_ = 0;
+
+  std::uint32_t failures_ = 0;  // workers in a row that died before they were ready
+  std::int64_t next_start_ns_ = 0;
+  std::int64_t next_trim_ns_ = 0;
+  int quiet_trims_ = 0;
+  std::uint32_t answered_doubts_ = 0;
+
+  bool ending_ = false;
+  bool draining_ = false;
+  bool terminating_ = false;
+  std::int64_t kill_at_ns_ = sys::kForever;
+  PoolCondition final_condition_ = PoolCondition::ended;
+};
+
+}  // namespace
+
+namespace {
+
+// It tells the warden itself: a caller killed now would leave a supervisor that nobody knows of.
+bool announce(const SupervisorStart& start) noexcept {
+  warden::Announcement said;
+  said.kind = warden::MemberKind::supervisor;
+  said.pid = sys::process_id();
+  said.parent_pid = start.caller_pid;
+  return warden::announce_self(said, start.warden_socket, *start.family);
+}
+
+}  // namespace
+
+// Word by word and not made anew: others look at it meanwhile, and who meant to wake the slot's
+// last worker may still ring its bell.
+void clear_desk(shm::WorkerDesk& desk) noexcept {
+  desk.stage.store(shm::WorkerStage::idle, std::memory_order_relaxed);
+  desk.intent.store(0, std::memory_order_relaxed);
+  desk.done.store(0, std::memory_order_relaxed);
+  desk.crash.store(shm::CrashReport::none, std::memory_order_relaxed);
+  desk.prepared.store(0, std::memory_order_relaxed);
+}
+
+void supervisor_main(const SupervisorStart& start) noexcept {
+  handler_control.store(&start.view.shared().control, std::memory_order_relaxed);
+  asked_to_end.store(false, std::memory_order_relaxed);
+  const std::array keep = {start.segment_fd, start.warden_socket};
+  start::become_child({.process_name = start.process_name,
+                       .close_fds = true,
+                       .keep = keep,
+                       .host_handles_terminal = true});
+  sys::on_signal(sys::signal_number::kChildEnded, on_child_ended);
+  sys::on_signal(sys::signal_number::kTerminate, on_terminate);
+  sys::adopt_orphans();
+  sys::hold_until_death(start.view.owners().life(shm::kSupervisorSlot));
+  if (!announce(start)) sys::exit_now(1);
+  SupervisorStart with_limit = start;
+  with_limit.fd_limit = sys::raise_fd_limit();
+  // Static: its arenas are too large for the stack of a thread that asked for a pool.
+  alignas(Supervisor) static std::byte memory[sizeof(Supervisor)];
+  auto* supervisor = new (memory) Supervisor(with_limit);
+  supervisor->run();
+  sys::exit_now(0);
+}
+
+}  // namespace brood::pool

@@ -1,0 +1,34 @@
+// A pool's supervisor: starts workers, settles the tasks of dead ones, replaces them, ends them.
+//
+// It is a copy of the caller, made when the pool was, and the parent of the workers: what they
+// inherit is the program as it was then. It may have been copied from a process with threads, so
+// nothing here uses the heap or takes a lock of the C library.
+#pragma once
+
+#include <cstdint>
+
+#include "pool/view.hpp"
+#include "shm/family_layout.hpp"
+
+namespace brood::pool {
+
+struct SupervisorStart {
+  PoolView view;
+  int segment_fd = -1;
+  std::size_t arena_limit_bytes = 0;
+  std::uint32_t workers = 1;
+  std::uint32_t restart_limit = 16;
+  shm::FamilyLayout* family = nullptr;
+  int warden_socket = -1;
+  int caller_pid = 0;
+  const char* process_name = "";  // "brood:NAME"
+  std::uint64_t fd_limit = 0;     // the host's, which the workers get back
+};
+
+// The life of the supervisor; never returns.
+[[noreturn]] void supervisor_main(const SupervisorStart& start) noexcept;
+
+// Makes a desk ready for its slot's next worker.
+void clear_desk(shm::WorkerDesk& desk) noexcept;
+
+}  // namespace brood::pool

@@ -1,0 +1,92 @@
+#include "pool/work_search.hpp"
+
+#include "pool/call.hpp"
+#include "pool/task.hpp"
+#include "sys/clock.hpp"
+#include "sys/process.hpp"
+
+namespace brood::pool {
+
+using shm::RingEntry;
+using shm::WorkerRole;
+
+namespace {
+constexpr std::uint32_t kMostRingLog = 31;
+}  // namespace
+
+WorkSearch::WorkSearch(const PoolView& view, shm::OwnerId me) noexcept
+    : view_(view),
+      me_(me),
+      entry_(view.entry(me.slot)),
+      desk_(view.desk(me.slot)),
+      idle_(view),
+      ring_(view.caller().ring, view.ring_cells(), kMostRingLog, view.shared().head_hint,
+            view.supervisor().hint_epoch),
+      retry_ring_(view.supervisor().retry_ring, view.retry_cells(), shm::kRetryRingLog,
+                  view.shared().retry_head_hint, view.supervisor().hint_epoch),
+      // The caller needs a processor, too.
+      most_looking_(sys::usable_cpus() - 1) {}
+
+bool WorkSearch::take(RingEntry& task) noexcept {
+  using Offer = RingReader::Offer;
+  const auto claim = [&](RingEntry entry) {
+    // Read after the tail, so what the ring names has memory.
+    if (entry.index >= view_.records()) return Offer::unknown;
+    // Before the claim, which releases it: a claimed task is always found at its owner's desk.
+    desk_.intent.store(entry.pack(), std::memory_order_relaxed);
+    if (!claim_task(view_.state(entry.index), entry.generation, me_)) return Offer::gone;
+    task = entry;
+    return Offer::taken;
+  };
+  // Tasks whose worker died have waited longest.
+  if (!retry_ring_.take(claim) && !ring_.take(claim)) return false;
+  // The caller wakes nobody while somebody looks: if there is more, it is for us to pass on.
+  if (maybe_work()) idle_.wake_one();
+  return true;
+}
+
+void WorkSearch::wait(WorkerRole role) noexcept {
+  const std::int64_t start = sys::now_ns();
+  if (role == WorkerRole::active && most_looking_ > 0 && look()) {
+    look_time_.learn(0);
+    return;
+  }
+  sleep(role);
+  look_time_.learn(sys::now_ns() - start);
+}
+
+bool WorkSearch::look() noexcept {
+  if (!idle_.start_looking(me_.slot, most_looking_)) return maybe_work();
+  const bool found = look_until(sys::now_ns() + look_time_.ns());
+  idle_.stop_looking(me_.slot);
+  // Who sees nobody look any more wakes; who still saw us look has put the work there before.
+  return found || maybe_work();
+}
+
+void WorkSearch::sleep(WorkerRole role) noexcept {
+  const bool active = role == WorkerRole::active;
+  // Acquired: who reads a new bell also reads the role that it was rung for.
+  const std::uint32_t bell = desk_.bell.load(std::memory_order_acquire);
+  if (active) idle_.start_sleeping(me_.slot);
+  const bool still_nothing =
+      entry_.role.load(std::memory_order_relaxed) == role && !(active && maybe_work());
+  if (still_nothing) {
+    // A draining pool ends when nobody has anything left.
+    const auto order = view_.caller().order.load(std::memory_order_seq_cst);
+    if (order != shm::PoolOrder::run) call_supervisor(view_);
+    sys::futex_wait(&desk_.bell, bell, sys::kForever);
+  }
+  if (active) idle_.stop_sleeping(me_.slot);
+}
+
+bool WorkSearch::look_until(std::int64_t end) noexcept {
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (maybe_work()) return true;
+      sys::cpu_relax();
+    }
+  } while (sys::now_ns() < end);
+  return false;
+}
+
+}  // namespace brood::pool

@@ -1,0 +1,49 @@
+// How a worker finds its next task, and sleeps when there is none.
+#pragma once
+
+#include "pool/idle.hpp"
+#include "pool/look_time.hpp"
+#include "pool/ring.hpp"
+#include "pool/view.hpp"
+
+namespace brood::pool {
+
+// One worker's search.
+//
+// Threads: one. Blocking: wait() alone. Ownership: none; the view's mapping must outlive it.
+// Errors: none; what is read is bounded. Death: at any instruction, the worker has either not
+// claimed a task, or is named as its owner and its own desk names the task; its idle bits are the
+// supervisor's to clear.
+class WorkSearch {
+ public:
+  WorkSearch(const PoolView& view, shm::OwnerId me) noexcept;
+
+  // Claims a task, if there is one that nobody has.
+  bool take(shm::RingEntry& task) noexcept;
+
+  // Returns when there may be a task or a role other than `role`, or for no reason.
+  void wait(shm::WorkerRole role) noexcept;
+
+  // The parts of wait: busily, as long as that has lately been worth it (false: found nothing), ...
+  bool look() noexcept;
+  // ... and asleep.
+  void sleep(shm::WorkerRole role) noexcept;
+
+ private:
+  [[nodiscard]] bool maybe_work() noexcept {
+    return retry_ring_.maybe_pending() || ring_.maybe_pending();
+  }
+  [[nodiscard]] bool look_until(std::int64_t end) noexcept;
+
+  PoolView view_;
+  shm::OwnerId me_;
+  const shm::WorkerEntry& entry_;
+  shm::WorkerDesk& desk_;
+  IdleWorkers idle_;
+  RingReader ring_;
+  RingReader retry_ring_;
+  int most_looking_;
+  LookTime look_time_;
+};
+
+}  // namespace brood::pool

@@ -1,0 +1,300 @@
+// A pool's segment: all that caller, supervisor and workers share.
+//
+// Three zones, by who may write. Workers run code that crashes, so they can write as little as
+// possible: the first two zones are mapped read-only in them.
+//
+//   caller zone       written by the process that made the pool
+//       CallerHeader | TaskRequest[max_tasks] | main ring | inbox arena (arguments, callables)
+//   supervisor zone   written by the pool's supervisor
+//       SupervisorHeader | owner words | WorkerEntry[] | retry ring
+//   shared zone       written by all of them; whatever is read from here is input
+//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | outbox arena (results)
+// (PoolView in pool/view.hpp says at which offsets.)
+//
+// Glossary
+//   record      the pair TaskRequest + TaskState of one index: a task while it exists
+//   ring        a queue of record names, written by one process, read by all workers. Not the
+//               ring but the record's own word decides who has the task
+//   position    counts ring entries from the pool's start; never wraps in practice (64 bits)
+//   head hint   a position below which every task has been claimed; may lag, is checked when used,
+//               and holds for one epoch
+//   desk        what one worker tells of itself
+//   slot        0: the caller, 1: the supervisor, 2...: workers, one per process ever at a time
+//
+// The word of a record (TaskState::word) is the only place that says what became of a task:
+//
+//              commit           claim(worker)             reply
+//     free ------------> pending ------------> claimed ------------> done
+//      ^                    ^                     | |                  |
+//      |                    +----- retry ---------+ +---- death -------+
+//      |                       (supervisor, after     (supervisor)     |
+//      |                        the worker's death)                    |
+//      +--------------------------- release (caller) -----------------+
+//
+//   One 64-bit word holds phase, owner and generation, so claim and owner change together; a
+//   worker killed at any instruction has either not claimed the task or is named as its owner.
+//   The generation changes with each commit, so an old name never fits a new task.
+//
+// Invariants
+//   request.generation = generation of word, from commit to release
+//   phase claimed  =>  the owner's desk names the record as its intent (written before the claim)
+//   phase done     =>  kind, length and reply are final
+//   progress <= request.count; elements below it are final
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "shm/arena.hpp"
+#include "shm/owner_layout.hpp"
+#include "sys/memory.hpp"
+
+namespace brood::shm {
+
+inline constexpr std::uint16_t kCallerSlot = 0;
+inline constexpr std::uint16_t kCallerEpoch = 1;  // the caller and the supervisor never change
+inline constexpr std::uint16_t kSupervisorSlot = 1;
+inline constexpr std::uint16_t kFirstWorkerSlot = 2;
+inline constexpr std::size_t kMaxSlots = 1024;
+
+// ---- the record
+
+enum class TaskPhase : std::uint8_t { free = 0, pending = 1, claimed = 2, done = 3 };
+
+// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-13, owner's
+// epoch in 16-31, generation in 32-63. The caller sleeps on the low half.
+struct TaskWord {
+  TaskPhase phase = TaskPhase::free;
+  bool waited = false;  // somebody sleeps on it: who ends the task has to wake
+  OwnerId owner{};      // in phase claimed
+  std::uint32_t generation = 0;
+
+  static constexpr TaskWord unpack(std::uint64_t bits) noexcept {
+    return {static_cast<TaskPhase>(bits & 3U), (bits & 4U) != 0,
+            OwnerId{static_cast<std::uint16_t>((bits >> 3U) & (kMaxSlots * 2 - 1)),
+                    static_cast<std::uint16_t>(bits >> 16U)},
+            static_cast<std::uint32_t>(bits >> 32U)};
+  }
+  [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
+    return static_cast<std::uint64_t>(phase) | (waited ? 4U : 0U) |
+           std::uint64_t{owner.slot} << 3U | std::uint64_t{owner.epoch} << 16U |
+           std::uint64_t{generation} << 32U;
+  }
+};
+
+// What a finished task or element has to show.
+enum class ReplyKind : std::uint8_t {
+  none = 0,              // not finished
+  value_inline = 1,      // encoded in place
+  value_block = 2,       // encoded in the outbox block named in place
+  exception_inline = 3,  // an encoded exception, likewise
+  exception_block = 4,
+  died = 5,     // a DeathNote in place
+  cells = 6,    // map: each element has a cell of its own
+  corrupt = 7,  // the record was found overwritten
+};
+
+inline constexpr std::size_t kInlineReplyBytes = 32;
+inline constexpr std::size_t kInlineArgumentBytes = 80;
+
+// Begins every outbox block that holds an encoded reply; the encoding follows.
+struct PacketHeader {
+  std::uint64_t length;
+  std::uint64_t reserved;
+};
+static_assert(sizeof(PacketHeader) == 16);
+
+// What is left of a dead worker in the reply it can't give.
+struct DeathNote {
+  std::int32_t pid;
+  std::uint32_t wait_status;  // as wait() tells it
+  std::uint64_t fault_address;
+  std::uint32_t attempts;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
+
+// The DeathNote of an element, in its 8-byte cell.
+struct CellDeathNote {
+  std::int32_t pid;
+  std::uint16_t wait_status;
+  std::uint16_t attempts;
+};
+static_assert(sizeof(CellDeathNote) == 8);
+
+// Written by the caller before the commit, by nobody after it.
+struct alignas(64) TaskRequest {
+  sys::Atomic<std::uint32_t> generation;
+  std::uint32_t thunk;
+  std::uint32_t count;       // elements: 1 for submit
+  std::uint32_t cell_bytes;  // map only
+  BlockRef arguments;        // inbox; none: inline
+  BlockRef cells;            // outbox; map only: count cells of cell_bytes, then count ReplyKinds
+  std::uint64_t argument_bytes;
+  std::uint32_t retries;
+  std::uint32_t reserved;
+  std::array<std::byte, kInlineArgumentBytes> inline_arguments;
+};
+static_assert(sizeof(TaskRequest) == 128 && offsetof(TaskRequest, inline_arguments) == 48);
+
+// Written by whoever the word says.
+struct alignas(64) TaskState {
+  sys::Atomic<std::uint64_t> word;
+  sys::Atomic<std::uint32_t> progress;  // map: elements finished
+  std::uint32_t attempts;               // deaths at the current element so far
+  std::uint32_t length;                 // bytes of an inline reply
+  ReplyKind kind;
+  std::array<std::uint8_t, 3> reserved;
+  std::array<std::byte, kInlineReplyBytes> reply;
+};
+static_assert(sizeof(TaskState) == 64 && offsetof(TaskState, reply) % 8 == 0);
+static_assert(sys::Atomic<std::uint64_t>::is_always_lock_free);
+
+// ---- rings
+
+// Names a record in a ring: index in bits 0-21, lap in 22-31, generation in 32-63. The lap tells a
+// reader that was held up that the cell has been written again: the round of the ring, modulo 2^10.
+// 0 is no entry: generations start at 1.
+inline constexpr unsigned kIndexBits = 22;
+inline constexpr std::uint32_t kLaps = 1U << (32U - kIndexBits);
+struct RingEntry {
+  std::uint32_t index = 0;
+  std::uint32_t generation = 0;
+  std::uint32_t lap = 0;
+  static constexpr RingEntry unpack(std::uint64_t bits) noexcept {
+    const auto low = static_cast<std::uint32_t>(bits);
+    return {low & ((1U << kIndexBits) - 1), static_cast<std::uint32_t>(bits >> 32U),
+            low >> kIndexBits};
+  }
+  [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
+    return std::uint64_t{generation} << 32U | lap << kIndexBits | index;
+  }
+  static constexpr std::uint32_t lap_of(std::uint64_t position, std::uint32_t capacity_log) {
+    return static_cast<std::uint32_t>(position >> capacity_log) & (kLaps - 1);
+  }
+};
+
+// The writer's side of a ring. A ring that is full moves to one of twice the size, which lies
+// behind it: entry p of the ring with capacity 2^k is cells[2^k + p % 2^k].
+// Order: entries, then capacity_log, then tail (release); readers: tail (acquire), then
+// capacity_log, then the entry. So who sees a position also sees where it lies.
+struct alignas(64) RingHeader {
+  sys::Atomic<std::uint64_t> tail;          // positions below it are written
+  sys::Atomic<std::uint32_t> capacity_log;  // k
+};
+
+inline constexpr std::uint32_t kFirstRingLog = 10;
+
+// ---- the caller zone
+
+// How the pool is to go on; only ever increases.
+enum class PoolOrder : std::uint32_t { run = 0, drain = 1, terminate = 2, kill = 3 };
+
+struct CallerHeader {
+  RingHeader ring;
+  alignas(64) sys::Atomic<PoolOrder> order;
+  sys::Atomic<std::uint32_t> term_ms;  // from SIGTERM to SIGKILL, when order is terminate
+  sys::Atomic<std::uint32_t> records;  // indices below it have memory and may be in use
+  sys::Atomic<std::uint32_t> doubts;   // counts requests to look whether all still makes sense
+};
+
+// ---- the supervisor zone
+
+enum class PoolCondition : std::uint32_t {
+  starting = 0,
+  running = 1,
+  ended = 2,           // no worker is left and none will come
+  broken_startup = 3,  // workers die before their first task
+  broken_family = 4,   // the warden is gone
+};
+
+// A head hint: position in bits 0-47, in 48-63 the low bits of the epoch it was written in. After
+// every unexpected death the supervisor begins a new epoch, since the dead may have written here.
+struct HeadHint {
+  std::uint64_t position = 0;
+  std::uint16_t epoch = 0;
+  static constexpr HeadHint unpack(std::uint64_t bits) noexcept {
+    return {bits & ((std::uint64_t{1} << 48U) - 1), static_cast<std::uint16_t>(bits >> 48U)};
+  }
+  [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
+    return position | std::uint64_t{epoch} << 48U;
+  }
+};
+
+struct SupervisorHeader {
+  alignas(64) sys::Atomic<PoolCondition> condition;  // the caller sleeps on it in join
+  sys::Atomic<std::uint32_t> hint_epoch;
+  alignas(64) RingHeader retry_ring;
+  alignas(64) sys::Atomic<std::uint64_t> died;  // workers that died while the pool ran
+  sys::Atomic<std::uint64_t> retried;           // tasks that were started again
+  sys::Atomic<std::uint64_t> settled;           // tasks that ended with their worker
+  sys::Atomic<std::uint64_t> retired_done;      // tasks done by workers that are gone
+};
+
+enum class WorkerRole : std::uint32_t {
+  none = 0,
+  starting = 1,
+  parked = 2,  // a spare: ready, but takes no task
+  active = 3,
+  leaving = 4,  // to exit when it has no task
+};
+
+// What the supervisor says of the worker in a slot.
+struct alignas(64) WorkerEntry {
+  sys::Atomic<WorkerRole> role;
+  sys::Atomic<std::int32_t> pid;
+  sys::Atomic<std::uint32_t> index;     // which worker of the pool it is: 0 ... workers-1
+  sys::Atomic<std::uint32_t> restarts;  // how many held that index before
+};
+
+inline constexpr std::uint32_t kRetryRingLog = 12;
+
+// ---- the shared zone
+
+inline constexpr std::size_t kIdleWords = kMaxSlots / 64;
+
+// Workers without a task, a bit per slot. A worker sets its bits itself; a sleeper's is cleared by
+// who wakes it, so each sleeper costs one call.
+struct IdleBits {
+  sys::Atomic<std::uint64_t> looking;   // awake and looking for work: needs no waking
+  sys::Atomic<std::uint64_t> sleeping;  // on its bell
+};
+
+struct SharedHeader {
+  sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
+  // 1: an arena was used since the supervisor last found nothing to give back.
+  sys::Atomic<std::uint32_t> trim_wanted;
+  alignas(64) sys::Atomic<std::uint64_t> head_hint;
+  sys::Atomic<std::uint64_t> retry_head_hint;
+  alignas(64) std::array<IdleBits, kIdleWords> idle;
+};
+
+enum class WorkerStage : std::uint32_t {
+  idle = 0,
+  claimed = 1,   // has the task, reads its arguments
+  running = 2,   // inside the user's function
+  replying = 3,  // writes the result
+};
+
+enum class CrashReport : std::uint32_t {
+  none = 0,
+  note = 1,   // signal and address, for when the worker's end is seen
+  final = 2,  // the thread that runs tasks is in the handler: its task can be settled
+};
+
+struct alignas(64) WorkerDesk {
+  sys::FutexWord bell;  // the worker sleeps on it
+  sys::Atomic<WorkerStage> stage;
+  sys::Atomic<std::uint64_t> intent;  // RingEntry of the task it claims, has, or had last
+  sys::Atomic<std::uint64_t> done;    // tasks it finished
+  // Its crash handler's report; `crash` is written last.
+  sys::Atomic<CrashReport> crash;
+  std::int32_t crash_signal;
+  std::uint64_t crash_address;
+  // Ready to work: its preparation is over.
+  sys::Atomic<std::uint32_t> prepared;
+};
+static_assert(sizeof(WorkerDesk) == 64);
+
+}  // namespace brood::shm

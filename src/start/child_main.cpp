@@ -1,0 +1,47 @@
+#include "start/child_main.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+
+#include "sys/fd.hpp"
+#include "sys/process.hpp"
+#include "sys/signals.hpp"
+
+namespace brood::start {
+
+namespace {
+
+// exit() calls its handlers last registered first: those of the child, then this, and never those
+// that the child inherited.
+void end_before_inherited_handlers(int status, void* /*context*/) {
+  flush_streams();
+  sys::exit_now(status);
+}
+
+}  // namespace
+
+void flush_streams() noexcept {
+  try {
+    std::cout.flush();
+    std::clog.flush();
+    std::wcout.flush();
+    std::wclog.flush();
+  } catch (...) {
+    // A stream that was told to throw can't be written; its bytes are lost with or without us.
+  }
+  std::fflush(nullptr);
+}
+
+void become_child(const ChildSettings& settings) noexcept {
+  sys::reset_signals();
+  if (settings.host_handles_terminal) sys::ignore_terminal_signals();
+  if (settings.close_fds) sys::close_all_but(settings.keep);
+  sys::redirect_to_null(0);
+  if (settings.process_name != nullptr) sys::set_process_name(settings.process_name);
+  sys::at_exit_first(end_before_inherited_handlers);
+}
+
+void leave_child(int code) { std::exit(code); }
+
+}  // namespace brood::start

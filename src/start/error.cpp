@@ -1,0 +1,18 @@
+#include "brood/error.hpp"
+
+namespace brood {
+
+std::string WorkerDied::describe(const Death& death) {
+  std::string text = death.task.empty() ? "brood: process " : "brood: worker ";
+  text += std::to_string(death.pid);
+  if (death.signal != 0) {
+    text += " was killed by signal " + std::to_string(death.signal);
+  } else {
+    text += " exited with status " + std::to_string(death.exit_code);
+  }
+  if (!death.task.empty()) text += " while it ran " + death.task;
+  if (death.attempts > 1) text += " (attempt " + std::to_string(death.attempts) + ")";
+  return text;
+}
+
+}  // namespace brood

@@ -1,0 +1,165 @@
+#include "sys/procfs.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+
+#include "sys/fd.hpp"
+#include "sys/process.hpp"
+#include "sys/syscall.hpp"
+
+namespace brood::sys {
+
+namespace {
+
+// The fields of /proc/PID/stat after the name, which may itself hold blanks and brackets.
+// Field 3 of the manual page (the state) is number 0 here.
+class StatFields {
+ public:
+  explicit StatFields(int pid) noexcept {
+    char path[32];
+    std::snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    const long length = read_small_file(path, text_);
+    const char* name_end = length > 0 ? std::strrchr(text_, ')') : nullptr;
+    if (name_end == nullptr || name_end[1] == '\0') return;
+    rest_ = name_end + 2;
+  }
+
+  [[nodiscard]] bool readable() const noexcept { return rest_ != nullptr; }
+  [[nodiscard]] char state() const noexcept { return *rest_; }
+
+  [[nodiscard]] std::uint64_t number(int index) const noexcept {
+    const char* at = rest_;
+    for (int i = 0; i < index && at != nullptr; ++i) {
+      at = std::strchr(at, ' ');
+      if (at != nullptr) ++at;
+    }
+    std::uint64_t value = 0;
+    if (at != nullptr) std::from_chars(at, text_ + sizeof text_, value);
+    return value;
+  }
+
+ private:
+  char text_[1024];
+  const char* rest_ = nullptr;
+};
+
+constexpr int kFieldFlags = 6;  // numbers of proc(5) less three
+constexpr int kFieldUserTicks = 11;
+constexpr int kFieldSystemTicks = 12;
+constexpr int kFieldResidentPages = 21;
+constexpr int kFieldExitCode = 49;
+constexpr std::uint64_t kFlagExiting = 0x4;  // PF_EXITING
+
+}  // namespace
+
+long read_small_file(const char* path, std::span<char> buffer) noexcept {
+  const Fd fd(
+      static_cast<int>(call_restarting(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0)));
+  if (!fd) return fd.get();
+  std::size_t length = 0;
+  while (length + 1 < buffer.size()) {
+    const long got =
+        call_restarting(SYS_read, fd.get(), buffer.data() + length, buffer.size() - 1 - length);
+    if (got < 0) return got;
+    if (got == 0) break;
+    length += static_cast<std::size_t>(got);
+  }
+  buffer[length] = '\0';
+  return static_cast<long>(length);
+}
+
+std::optional<int> status_of_dying(int pid) noexcept {
+  const StatFields stat(pid);
+  if (!stat.readable()) return std::nullopt;
+  const bool dying = stat.state() == 'Z' || (stat.number(kFieldFlags) & kFlagExiting) != 0;
+  if (!dying) return std::nullopt;
+  return static_cast<int>(stat.number(kFieldExitCode));
+}
+
+std::optional<ProcessUsage> usage_of(int pid) noexcept {
+  const StatFields stat(pid);
+  if (!stat.readable()) return std::nullopt;
+  const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  const std::uint64_t ticks = stat.number(kFieldUserTicks) + stat.number(kFieldSystemTicks);
+  const auto page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return ProcessUsage{ticks * (1'000'000'000 / ticks_per_second),
+                      stat.number(kFieldResidentPages) * page_bytes};
+}
+
+void signal_children(int signal, bool (*spare)(int pid, void* context), void* context) noexcept {
+  char path[64];
+  const int self = process_id();
+  std::snprintf(path, sizeof path, "/proc/%d/task/%d/children", self, self);
+  char text[16 * 1024];
+  if (read_small_file(path, text) <= 0) return;
+  const char* at = text;
+  const char* const end = text + std::strlen(text);
+  while (at < end) {
+    int pid = 0;
+    const auto [next, error] = std::from_chars(at, end, pid);
+    if (error != std::errc{} || next == at) break;
+    // A child that has not been reaped keeps its number, so this can't hit a stranger.
+    if (pid > 0 && !spare(pid, context)) call(SYS_kill, pid, signal);
+    at = next < end ? next + 1 : end;
+  }
+}
+
+namespace {
+
+std::optional<std::string> read_maps() {
+  const Fd fd(static_cast<int>(
+      call_restarting(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0)));
+  if (!fd) return std::nullopt;
+  std::string text;
+  char chunk[16 * 1024];
+  for (;;) {
+    const long got = call_restarting(SYS_read, fd.get(), chunk, sizeof chunk);
+    if (got < 0) return std::nullopt;
+    if (got == 0) return text;
+    text.append(chunk, static_cast<std::size_t>(got));
+  }
+}
+
+// Larger ones are bookkeeping of tools such as AddressSanitizer, whose map of memory takes in all
+// small numbers; no object lies there.
+constexpr std::uintptr_t kLargestRange = std::uintptr_t{1} << 40U;
+
+// The ranges whose access ("rwxp") `wanted` accepts.
+template <class Wanted>
+std::optional<std::vector<MemoryRange>> mapped_memory(Wanted&& wanted) {
+  const std::optional<std::string> text = read_maps();
+  if (!text) return std::nullopt;
+  std::vector<MemoryRange> ranges;
+  for (std::size_t at = 0; at < text->size();) {
+    std::size_t line_end = text->find('\n', at);
+    if (line_end == std::string::npos) line_end = text->size();
+    // "begin-end rwxp ..."
+    const char* const stop = text->data() + line_end;
+    MemoryRange range{};
+    const auto [dash, bad_begin] = std::from_chars(text->data() + at, stop, range.begin, 16);
+    const auto [blank, bad_end] = std::from_chars(std::min(dash + 1, stop), stop, range.end, 16);
+    const bool parsed = bad_begin == std::errc{} && bad_end == std::errc{} && stop - blank > 4;
+    if (parsed && wanted(blank + 1) && range.end - range.begin < kLargestRange) {
+      ranges.push_back(range);
+    }
+    at = line_end + 1;
+  }
+  return ranges;
+}
+
+}  // namespace
+
+std::optional<std::vector<MemoryRange>> private_writable_memory() {
+  return mapped_memory([](const char* access) { return access[1] == 'w' && access[3] == 'p'; });
+}
+
+std::optional<std::vector<MemoryRange>> executable_memory() {
+  return mapped_memory([](const char* access) { return access[2] == 'x'; });
+}
+
+}  // namespace brood::sys

@@ -1,0 +1,41 @@
+// What /proc tells about processes and memory.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace brood::sys {
+
+// Reads a whole small file into `buffer`, which it ends with '\0'. Length or -errno.
+long read_small_file(const char* path, std::span<char> buffer) noexcept;
+
+// The wait status that a process will have, known as soon as it has begun to die: long before its
+// pidfd tells, which waits for its memory to be freed. nullopt: it is not dying, is gone, or the
+// system hides it.
+std::optional<int> status_of_dying(int pid) noexcept;
+
+struct ProcessUsage {
+  std::uint64_t cpu_ns = 0;
+  std::uint64_t rss_bytes = 0;
+};
+std::optional<ProcessUsage> usage_of(int pid) noexcept;
+
+// Signals every child of the calling process for which `spare` says no. For service processes:
+// uses no heap.
+void signal_children(int signal, bool (*spare)(int pid, void* context), void* context) noexcept;
+
+// A range of mapped memory.
+struct MemoryRange {
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+
+// This process's private writable memory (heap, stacks, globals), and the memory it can execute.
+// Sorted by address. They allocate and may throw std::bad_alloc; nullopt: /proc can't be read.
+std::optional<std::vector<MemoryRange>> private_writable_memory();
+std::optional<std::vector<MemoryRange>> executable_memory();
+
+}  // namespace brood::sys

@@ -1,0 +1,55 @@
+// Signal dispositions and masks of the processes that brood starts.
+#pragma once
+
+#include <cstdint>
+
+namespace brood::sys {
+
+// Every signal at its default, none blocked; what a new process of ours starts with whatever its
+// parent had set.
+void reset_signals() noexcept;
+
+// The terminal's signals (SIGINT, SIGQUIT, SIGTSTP...) are for the host, which then ends its
+// children itself.
+void ignore_terminal_signals() noexcept;
+
+// Calls `handler` on `signal`; interrupts waits.
+void on_signal(int signal, void (*handler)(int)) noexcept;
+
+// Blocks all signals for its lifetime: between a fork and the child's reset_signals a handler of
+// the host must not run in the child.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() noexcept;
+  ~SignalsBlocked();
+  // They stay blocked: in a child, which sets its own mask.
+  void keep() noexcept { kept_ = true; }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  std::uint64_t saved_ = 0;
+  bool kept_ = false;
+};
+
+// What a crash looks like from inside.
+struct Crash {
+  int signal;
+  std::uintptr_t fault_address;  // 0 if the signal has none
+};
+
+// Calls `report` (async-signal-safe, noexcept) on SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT,
+// SIGTRAP and SIGSYS, on a stack of its own, and then lets the former disposition have the signal,
+// so that core files and sanitizers' reports stay what they were.
+void on_crash(void (*report)(const Crash&)) noexcept;
+
+namespace signal_number {
+inline constexpr int kKill = 9;
+inline constexpr int kTerminate = 15;
+inline constexpr int kInterrupt = 2;
+inline constexpr int kChildEnded = 17;
+inline constexpr int kStop = 19;
+inline constexpr int kContinue = 18;
+}  // namespace signal_number
+
+}  // namespace brood::sys

@@ -1,0 +1,140 @@
+#include "warden/family.hpp"
+
+#include <atomic>
+#include <string>
+
+#include "brood/error.hpp"
+#include "sys/clock.hpp"
+#include "sys/identity.hpp"
+#include "sys/process.hpp"
+#include "sys/signals.hpp"
+#include "sys/syscall.hpp"
+#include "warden/start_error.hpp"
+#include "warden/warden.hpp"
+
+namespace brood::warden {
+
+namespace {
+
+constexpr std::int64_t kWardenStartNs = 5'000'000'000;
+
+// Never destroyed: members of static objects may need it until the last instruction.
+std::atomic<Family*> the_family{nullptr};
+
+// A mutex that a fork can't leave locked for ever: the word names the process of its holder.
+class FoundingLock {
+ public:
+  FoundingLock() noexcept {
+    const std::uint64_t self = sys::process_token();
+    for (;;) {
+      std::uint64_t holder = word().load(std::memory_order_relaxed);
+      const bool free = holder != self;  // 0, or copied from a parent
+      if (free && word().compare_exchange_weak(holder, self, std::memory_order_acquire)) return;
+      sys::yield();
+    }
+  }
+  ~FoundingLock() { word().store(0, std::memory_order_release); }
+  FoundingLock(const FoundingLock&) = delete;
+  FoundingLock& operator=(const FoundingLock&) = delete;
+
+ private:
+  static std::atomic<std::uint64_t>& word() noexcept {
+    static std::atomic<std::uint64_t> holder{0};
+    return holder;
+  }
+};
+
+}  // namespace
+
+Family* Family::current() noexcept {
+  Family* family = the_family.load(std::memory_order_acquire);
+  if (family == nullptr || family->member_token_ != sys::process_token()) return nullptr;
+  return family;
+}
+
+Family& Family::join() {
+  Family* family = current();
+  if (family == nullptr) {
+    const FoundingLock lock;
+    family = current();
+    if (family == nullptr) {
+      // What a plain fork copied is another process's membership; it is left alone.
+      Family* const inherited = the_family.load(std::memory_order_acquire);
+      family = new Family();
+      family->inherited_ = inherited;
+      the_family.store(family, std::memory_order_release);
+    }
+  }
+  if (family->warden_lost()) {
+    throw FamilyBroken("the warden of this family of processes was killed; start the program anew");
+  }
+  return *family;
+}
+
+Family::Family()
+    : segment_("brood:family", sizeof(shm::FamilyLayout)), member_token_(sys::process_token()) {
+  segment_.reserve(0, sizeof(shm::FamilyLayout));
+  owners_ = shm::OwnerTable(layout().owners, layout().lives);
+  const int self = sys::process_id();
+  for (const std::uint16_t slot : {shm::kHostSlot, shm::kWardenSlot}) {
+    owners_.claim_slot(slot, self);
+    owners_.settle({slot, 1}, self);
+  }
+
+  sys::Fd ends[2];
+  sys::require(sys::packet_socket_pair(ends), "connecting to the warden");
+  const sys::Fd host_pidfd(
+      static_cast<int>(sys::require(sys::open_pidfd(self), "opening a pidfd of this process")));
+  // A sandbox may forbid what ends processes: better not to start any.
+  sys::require(sys::send_signal(host_pidfd.get(), 0), "signalling a process by its pidfd");
+  const WardenStart start{&layout(), ends[1].get(), host_pidfd.get(), self};
+  long pid = 0;
+  {
+    const sys::SignalsBlocked blocked;
+    pid = sys::clone_quiet(warden_pidfd_);
+    if (pid == 0) warden_main(start);
+  }
+  if (pid < 0) throw_start_error(static_cast<int>(-pid));
+  warden_pid_ = static_cast<int>(pid);
+  socket_ = std::move(ends[0]);
+
+  const std::int64_t deadline = sys::now_ns() + kWardenStartNs;
+  while (layout().header.warden_watches.load(std::memory_order_acquire) == 0) {
+    sys::futex_wait(&layout().header.warden_watches, 0, sys::now_ns() + 10'000'000);
+    if (sys::has_ended(warden_pidfd_.get(), 0) == 1 || sys::now_ns() > deadline) {
+      sys::send_signal(warden_pidfd_.get(), sys::signal_number::kKill);
+      sys::has_ended(warden_pidfd_.get(), sys::now_ns() + kWardenStartNs);
+      sys::ExitStatus status;
+      sys::reap(warden_pidfd_.get(), status);
+      throw StartError(
+          "the warden process could not start: see the limits on processes, memory "
+          "and open files");
+    }
+  }
+}
+
+bool Family::warden_lost() const noexcept {
+  const std::uint32_t life =
+      layout().lives[shm::kWardenSlot].life.word.load(std::memory_order_acquire);
+  if (life != 0) return (life & sys::kFutexOwnerDied) != 0;
+  // It could not hold its word (a sandbox may forbid that), so there is no early sign.
+  return sys::has_ended(warden_pidfd_.get(), 0) == 1;
+}
+
+void Family::remain_in_child() noexcept {
+  Family* family = the_family.load(std::memory_order_acquire);
+  if (family != nullptr) family->member_token_ = sys::process_token();
+}
+
+void Family::disband() noexcept {
+  Family* family = current();
+  if (family == nullptr) return;
+  sys::send_signal(family->warden_pidfd_.get(), sys::signal_number::kKill);
+  sys::has_ended(family->warden_pidfd_.get(), sys::now_ns() + kWardenStartNs);
+  sys::ExitStatus status;
+  sys::reap(family->warden_pidfd_.get(), status);
+  the_family.store(nullptr, std::memory_order_release);
+  delete family;
+}
+
+}  // namespace brood::warden

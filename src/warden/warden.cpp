@@ -1,0 +1,242 @@
+#include "warden/warden.hpp"
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "shm/owner_table.hpp"
+#include "sys/clock.hpp"
+#include "sys/epoll.hpp"
+#include "sys/memory.hpp"
+#include "sys/process.hpp"
+#include "sys/signals.hpp"
+#include "warden/protocol.hpp"
+
+namespace brood::warden {
+
+namespace {
+
+constexpr std::size_t kMaxMembers = 16384;
+constexpr std::uint64_t kSocketTag = UINT64_MAX;
+// A supervisor that is asked to end first ends its workers and what these left behind.
+constexpr std::int64_t kSupervisorGraceNs = 300'000'000;
+// How often those are looked after whose end the system refused to tell.
+constexpr std::int64_t kLookAfterNs = 100'000'000;
+// After the host's death all is to be gone within a second.
+constexpr std::int64_t kLastStandNs = 800'000'000;
+
+struct Member {
+  Announcement said;
+  sys::Fd pidfd;
+  std::int64_t kill_at_ns = 0;  // 0: not condemned
+  bool heard = true;            // its end is told by events_; else it is looked after now and then
+  [[nodiscard]] bool ends_with_parent() const noexcept {
+    return said.kind != MemberKind::process || said.daemon != 0;
+  }
+};
+
+class Warden {
+ public:
+  explicit Warden(const WardenStart& start) noexcept
+      : start_(start),
+        owners_(start.family->owners, start.family->lives),
+        members_(static_cast<Member*>(sys::map_private(kMaxMembers * sizeof(Member)))) {}
+
+  [[nodiscard]] bool prepare() noexcept {
+    if (members_ == nullptr || events_.open() < 0) return false;
+    if (events_.add(start_.socket, kSocketTag) < 0) return false;
+    Announcement host;
+    host.kind = MemberKind::host;
+    host.pid = start_.host_pid;
+    return enlist(host, sys::Fd(start_.host_pidfd));
+  }
+
+  void run() noexcept {
+    for (;;) {
+      std::array<std::uint64_t, 32> tags;
+      const int count = events_.wait(tags, next_look_ns());
+      for (int i = 0; i < count; ++i) {
+        const std::uint64_t tag = tags[static_cast<std::size_t>(i)];
+        if (tag == kSocketTag) {
+          hear();
+        } else {
+          bury(static_cast<std::size_t>(tag));
+        }
+      }
+      look_after_unheard();
+      kill_condemned();
+      // Processes that outlive the host may still need a warden.
+      if (host_gone_ && !anyone_left() && nobody_is_coming()) return;
+    }
+  }
+
+ private:
+  bool enlist(const Announcement& said, sys::Fd pidfd) noexcept {
+    std::size_t index = 0;
+    while (index < used_ && members_[index].pidfd) ++index;
+    if (index == kMaxMembers) return false;
+    // There may be no memory, or too many watches of this user's: a member it is all the same.
+    const bool heard = events_.add(pidfd.get(), index) >= 0;
+    if (index == used_) ++used_;
+    Member* member = std::construct_at(&members_[index]);
+    member->said = said;
+    member->heard = heard;
+    unheard_ += heard ? 0U : 1U;
+    member->pidfd = std::move(pidfd);
+    // The parent may have died before we heard of the child.
+    if (member->ends_with_parent() && said.kind != MemberKind::host &&
+        !is_member(said.parent_pid)) {
+      condemn(*member);
+    }
+    return true;
+  }
+
+  [[nodiscard]] bool is_member(std::int32_t pid) const noexcept {
+    for (std::size_t i = 0; i < used_; ++i) {
+      if (members_[i].pidfd && members_[i].said.pid == pid) return true;
+    }
+    return false;
+  }
+
+  void hear() noexcept {
+    for (;;) {
+      Announcement said;
+      sys::Fd pidfd;
+      const long length =
+          sys::receive_packet(start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd);
+      if (length == -EAGAIN) return;
+      if (length <= 0) {
+        // Every member has closed its end; what is left to do, pidfds tell.
+        if (length == 0) events_.remove(start_.socket);
+        return;
+      }
+      if (length != sizeof said || !pidfd || said.kind == MemberKind::host ||
+          said.kind > MemberKind::worker) {
+        continue;
+      }
+      enlist(said, std::move(pidfd));
+    }
+  }
+
+  void bury(std::size_t index) noexcept {
+    if (index >= used_ || !members_[index].pidfd) return;
+    Member& member = members_[index];
+    if (sys::has_ended(member.pidfd.get(), 0) != 1) return;
+    const Announcement said = member.said;
+    let_go(member);
+    owners_.release_claims_of(said.pid);
+    if (said.has_owner != 0) {
+      owners_.mark_dead(said.owner);
+      owners_.release(said.owner);
+    }
+    if (said.kind == MemberKind::host) host_gone_ = true;
+    for (std::size_t i = 0; i < used_; ++i) {
+      Member& other = members_[i];
+      if (other.pidfd && other.said.parent_pid == said.pid && other.ends_with_parent()) {
+        condemn(other);
+      }
+    }
+  }
+
+  void let_go(Member& member) noexcept {
+    unheard_ -= member.heard ? 0U : 1U;
+    member.heard = true;
+    member.pidfd.reset();
+  }
+
+  void look_after_unheard() noexcept {
+    for (std::size_t i = 0; i < used_ && unheard_ > 0; ++i) {
+      if (members_[i].pidfd && !members_[i].heard) bury(i);
+    }
+  }
+
+  void condemn(Member& member) noexcept {
+    if (member.kill_at_ns != 0) return;
+    const std::int64_t now = sys::now_ns();
+    if (member.said.kind == MemberKind::supervisor) {
+      sys::send_signal(member.pidfd.get(), sys::signal_number::kTerminate);
+      sys::send_signal(member.pidfd.get(), sys::signal_number::kContinue);
+      member.kill_at_ns = now + kSupervisorGraceNs;
+    } else {
+      sys::send_signal(member.pidfd.get(), sys::signal_number::kKill);
+      member.kill_at_ns = now + kLastStandNs;
+    }
+  }
+
+  void kill_condemned() noexcept {
+    const std::int64_t now = sys::now_ns();
+    for (std::size_t i = 0; i < used_; ++i) {
+      Member& member = members_[i];
+      if (!member.pidfd || member.kill_at_ns == 0 || now < member.kill_at_ns) continue;
+      sys::send_signal(member.pidfd.get(), sys::signal_number::kKill);
+      if (now >= member.kill_at_ns + kLastStandNs) {
+        // What the kernel would not kill (a process in an uninterruptible call) is left to it.
+        let_go(member);
+      }
+    }
+  }
+
+  [[nodiscard]] std::int64_t next_look_ns() const noexcept {
+    std::int64_t next = unheard_ > 0 ? sys::now_ns() + kLookAfterNs : sys::kForever;
+    for (std::size_t i = 0; i < used_; ++i) {
+      const Member& member = members_[i];
+      if (!member.pidfd || member.kill_at_ns == 0) continue;
+      const std::int64_t now = sys::now_ns();
+      const std::int64_t at =
+          now < member.kill_at_ns ? member.kill_at_ns : member.kill_at_ns + kLastStandNs;
+      next = at < next ? at : next;
+    }
+    return next;
+  }
+
+  // Who announces itself looks at this word afterwards: either it sees that we leave, or we see
+  // its announcement now.
+  [[nodiscard]] bool nobody_is_coming() noexcept {
+    sys::FutexWord& watching = start_.family->header.warden_watches;
+    watching.store(shm::kWardenLeaves, std::memory_order_seq_cst);
+    hear();
+    if (!anyone_left()) return true;
+    watching.store(shm::kWardenWatches, std::memory_order_seq_cst);
+    return false;
+  }
+
+  [[nodiscard]] bool anyone_left() const noexcept {
+    for (std::size_t i = 0; i < used_; ++i) {
+      if (members_[i].pidfd) return true;
+    }
+    return false;
+  }
+
+  WardenStart start_;
+  shm::OwnerTable owners_;
+  sys::ReadableSet events_;
+  Member* members_;
+  std::size_t used_ = 0;     // members_[used_...] were never written
+  std::size_t unheard_ = 0;  // members that events_ does not tell of
+  bool host_gone_ = false;
+};
+
+}  // namespace
+
+void warden_main(const WardenStart& start) noexcept {
+  sys::reset_signals();
+  sys::ignore_terminal_signals();
+  const std::array keep = {start.socket, start.host_pidfd};
+  sys::close_all_but(keep);
+  // It must not keep a pipe open that the host's reader waits to see closed.
+  for (const int stream : {0, 1, 2}) sys::redirect_to_null(stream);
+  sys::raise_fd_limit();
+  sys::set_process_name("brood:warden");
+  sys::hold_until_death(start.family->lives[shm::kWardenSlot].life);
+
+  Warden warden(start);
+  if (!warden.prepare()) sys::exit_now(1);
+  start.family->header.warden_watches.store(shm::kWardenWatches, std::memory_order_release);
+  sys::futex_wake(&start.family->header.warden_watches, sys::kWakeAll);
+  warden.run();
+  sys::exit_now(0);
+}
+
+}  // namespace brood::warden

@@ -1,0 +1,169 @@
+// A program that uses brood is killed after each instruction of what it does with a pool or a
+// process: nothing of it is left.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brood/brood.hpp"
+#include "support/every_instruction.hpp"
+#include "support/host.hpp"
+#include "support/pools.hpp"
+#include "support/processes.hpp"
+#include "support/stepper.hpp"
+
+namespace brood::test {
+namespace {
+
+int twice(int n) { return 2 * n; }
+std::string repeated(std::string text) { return text + text; }
+void wait_for_ever() {
+  for (;;) pause();
+}
+
+// What a host has before the operation, and what the operation leaves to it.
+struct Things {
+  std::optional<Pool> pool;
+  std::vector<Future<int>> futures;
+  Future<std::string> text;
+  std::optional<Process> process;
+};
+
+struct Case {
+  const char* name;
+  std::function<void(Things&)> prepare;
+  std::function<void(Things&)> run;
+};
+
+void PrintTo(const Case& what, std::ostream* out) { *out << what.name; }
+
+// All code that the operations call has run once: what it is the first to call is looked up.
+void make_pool(Things& things) {
+  PoolOptions options;
+  options.workers = 1;
+  things.pool.emplace(options);
+  HOST_CHECK(things.pool->apply(twice, 1) == 2);
+  HOST_CHECK(things.pool->apply(repeated, std::string(300, 'r')).size() == 600);
+}
+void nothing(Things& /*things*/) {}
+
+void submit(Things& things) { things.futures.push_back(things.pool->submit(twice, 3)); }
+void submit_block(Things& things) {
+  things.text = things.pool->submit(repeated, std::string(300, 'r'));
+}
+void abandon(Things& things) {
+  things.futures.clear();
+  submit(things);
+}
+void start_process(Things& things) {
+  things.process->start();
+  things.process->join();
+}
+
+const Case kCases[] = {
+    {"host: submit", make_pool, submit},
+    {"host: submit, arguments in a block", make_pool, submit_block},
+    {"host: submit, the first beyond the records there are",
+     [](Things& things) {
+       make_pool(things);
+       for (int i = 0; i < 1024; ++i) submit(things);
+     },
+     submit},
+    {"host: submit and get", make_pool,
+     [](Things& things) { HOST_CHECK(things.pool->apply(twice, 3) == 6); }},
+    {"host: submit and get, all in blocks", make_pool,
+     [](Things& things) {
+       HOST_CHECK(things.pool->apply(repeated, std::string(300, 'r')).size() == 600);
+     }},
+    {"host: get what is there and recycle it",
+     [](Things& things) {
+       make_pool(things);
+       submit_block(things);
+       things.text.wait();
+     },
+     [](Things& things) { HOST_CHECK(things.text.get().size() == 600); }},
+    {"host: abandon a future, submit, collect it",
+     [](Things& things) {
+       make_pool(things);
+       (void)things.pool->submit(wait_for_ever);
+       for (int i = 0; i < 3; ++i) submit(things);
+     },
+     abandon},
+    {"host: map", make_pool,
+     [](Things& things) {
+       HOST_CHECK(things.pool->map(twice, std::vector<int>{1, 2, 3}).size() == 3);
+     }},
+    {"host: start a pool, found the family", nothing,
+     [](Things& things) { things.pool.emplace(1); }},
+    {"host: start a second pool", make_pool,
+     [](Things& things) {
+       Pool second(1);
+       (void)things;
+     }},
+    {"host: end a pool", make_pool, [](Things& things) { things.pool.reset(); }},
+    {"host: start and join a process",
+     [](Things& things) {
+       make_pool(things);
+       things.process.emplace(ForkedTag{}, [] {});
+     },
+     start_process},
+    {"host: start and join a process, found the family",
+     [](Things& things) { things.process.emplace(ForkedTag{}, [] {}); }, start_process},
+    {"host: start a daemon",
+     [](Things& things) {
+       make_pool(things);
+       ProcessOptions options;
+       options.daemon = true;
+       things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
+     },
+     [](Things& things) { things.process->start(); }},
+};
+
+class HostStepTest : public testing::TestWithParam<Case> {
+ protected:
+  EveryInstruction::Run kill_after(long n) {
+    const Gate gate;
+    Host host([&] {
+      auto things = std::make_unique<Things>();
+      GetParam().prepare(*things);
+      say("ready");
+      gate.pass();
+      mark();
+      GetParam().run(*things);
+      mark();
+      wait_for_ever();
+      return 0;
+    });
+    EveryInstruction::Run run;
+    EXPECT_EQ(host.read_line(), "ready");
+    if (HasFailure()) return run;
+    const OnOneProcessor here;
+    Stepper victim(host.pid());
+    gate.open();
+    EXPECT_TRUE(victim.run_to_mark());
+    here.bring(host.pid());
+    run = path_.go(victim, n, [] { return false; });
+    victim.kill();
+    EXPECT_EQ(host.end(), "signal 9");
+    EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
+    return run;
+  }
+
+  Path path_;
+};
+
+TEST_P(HostStepTest, KilledAfterEveryInstruction) {
+  EveryInstruction every(GetParam().name, 1500ms);
+  every.sweep([&](long n) { return kill_after(n); });
+}
+
+INSTANTIATE_TEST_SUITE_P(, HostStepTest, testing::ValuesIn(kCases), name_of_case<Case>);
+
+}  // namespace
+}  // namespace brood::test

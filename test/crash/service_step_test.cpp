@@ -1,0 +1,316 @@
+// A supervisor or a warden is killed after each instruction of what it does about the death of
+// another: nobody hangs, the host is told by a typed error, and nothing is left.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brood/brood.hpp"
+#include "support/every_instruction.hpp"
+#include "support/host.hpp"
+#include "support/pools.hpp"
+#include "support/processes.hpp"
+#include "support/stepper.hpp"
+
+namespace brood::test {
+namespace {
+
+// Shared by the test, the host and all that comes from it.
+struct Board {
+  std::atomic<int> pid{0};       // of who is to die
+  std::atomic<int> attempts{0};  // of the task
+  std::atomic<bool> done{false};
+};
+
+class SharedBoard {
+ public:
+  SharedBoard()
+      : board_(new(mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                        -1, 0)) Board) {}
+  ~SharedBoard() { munmap(board_, sizeof(Board)); }
+  SharedBoard(const SharedBoard&) = delete;
+  SharedBoard& operator=(const SharedBoard&) = delete;
+  Board* operator->() const { return board_; }
+  [[nodiscard]] Board* get() const { return board_; }
+
+ private:
+  Board* board_;
+};
+Board* board = nullptr;  // the same, for tasks
+
+int twice(int n) { return 2 * n; }
+
+// Never returns the first time.
+int wait_to_be_killed() {
+  if (board->attempts.fetch_add(1) > 0) return 7;
+  board->pid.store(getpid());
+  for (;;) pause();
+}
+
+// Stepping stands in nobody's way for long; what the host tells is one of these.
+using Outcomes = std::set<std::string>;
+
+class ServiceStepTest : public testing::Test {
+ protected:
+  void SetUp() override { board = shared_.get(); }
+
+  // What a case is made of. The host gets a gate at which it waits until the service was killed.
+  std::function<int(const Gate&)> program_;
+  // Whom to step through.
+  std::function<int(const Host&)> service_;
+  // What it has to see to.
+  std::function<void(Host&)> trigger_;
+  // Whether it has done so, when it sleeps.
+  std::function<bool(const Host&)> is_over_;
+  // The lines that the host says then; none: the host itself was killed.
+  std::vector<Outcomes> expected_;
+
+  void sweep(const char* name);
+  EveryInstruction::Run kill_after(long n);
+
+  SharedBoard shared_;
+  std::unique_ptr<Gate> gate_;
+  Path path_;
+};
+
+// A process sleeps when it was seen to sleep several times.
+bool is_at_rest(int pid) {
+  for (int i = 0; i < 3; ++i) {
+    const auto process = look_at(pid);
+    if (!process || process->state != 'S') return false;
+    usleep(200);
+  }
+  return true;
+}
+
+EveryInstruction::Run ServiceStepTest::kill_after(long n) {
+  EveryInstruction::Run run;
+  new (board) Board;
+  gate_ = std::make_unique<Gate>();
+  const Gate& gate = *gate_;
+  Host host([&] { return program_(gate); });
+  EXPECT_EQ(host.read_line(), "ready");
+  if (HasFailure()) return run;
+  const auto all_rest = [&] {
+    for (const ProcessInfo& process : host.family()) {
+      if (!is_at_rest(process.pid)) return false;
+    }
+    return is_at_rest(host.pid());
+  };
+  EXPECT_TRUE(wait_until(all_rest)) << "no rest: " << describe(host.family());
+  const OnOneProcessor here;
+  {
+    Stepper service(service_(host));
+    here.bring(service.pid());
+    while (service.step() == Stepper::Seen::step) {
+    }
+    trigger_(host);
+    run = path_.go(service, n, [&] { return is_over_(host); });
+  }
+  for (const Outcomes& outcomes : expected_) {
+    const std::string line = host.read_line();
+    EXPECT_TRUE(outcomes.contains(line)) << "the host said '" << line << "'";
+    gate.open();
+  }
+  EXPECT_EQ(host.end(), expected_.empty() ? "signal 9" : "exit 0");
+  EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
+  return run;
+}
+
+void ServiceStepTest::sweep(const char* name) {
+  EveryInstruction every(name, 2500ms);
+  every.sweep([&](long n) { return kill_after(n); });
+}
+
+int warden_of(const Host& host) { return named(host.family(), "brood:warden").front().pid; }
+int supervisor_of(const Host& /*host*/) { return look_at(board->pid.load())->parent; }
+
+bool is_gone(int pid) { return !runs(pid); }
+
+// ---- the supervisor
+
+// A pool whose first task never ends by itself, until the second call of its function.
+PoolOptions two_workers(unsigned retries) {
+  PoolOptions options;
+  options.workers = 2;
+  options.retries = retries;
+  return options;
+}
+
+int wait_for_the_dying(const Gate& gate, unsigned retries) {
+  Pool pool(two_workers(retries));
+  for (int i = 0; i < 20; ++i) pool.apply(twice, i);
+  auto future = pool.submit(wait_to_be_killed);
+  HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+  say("ready");
+  say(outcome_of([&] { HOST_CHECK(future.get() == 7); }));
+  gate.pass();
+  say(outcome_of([&] { pool.apply(twice, 1); }));
+  gate.pass();
+  return 0;
+}
+
+std::size_t workers_of(int supervisor) {
+  std::size_t count = 0;
+  for (const ProcessInfo& process : children_of(supervisor)) count += process.runs() ? 1U : 0U;
+  return count;
+}
+
+// The supervisor has replaced the dead worker.
+class SupervisorStepTest : public ServiceStepTest {
+ protected:
+  void step_while_recovering(const char* name, unsigned retries, bool kill_idle) {
+    program_ = [=](const Gate& gate) { return wait_for_the_dying(gate, retries); };
+    service_ = [this](const Host& host) { return supervisor_ = supervisor_of(host); };
+    trigger_ = [=, this](Host& /*host*/) {
+      victim_ = board->pid.load();
+      if (kill_idle) {
+        for (const ProcessInfo& worker : children_of(supervisor_)) {
+          if (worker.pid != victim_ && worker.name.find('/') != std::string::npos) {
+            victim_ = worker.pid;
+            break;
+          }
+        }
+      }
+      kill(victim_, SIGKILL);
+    };
+    is_over_ = [this](const Host& /*host*/) {
+      if (look_at(victim_) || workers_of(supervisor_) != 3) return false;
+      for (const ProcessInfo& worker : children_of(supervisor_)) {
+        if (!is_at_rest(worker.pid)) return false;
+      }
+      return true;
+    };
+    // The task of the dead worker has ended, or not; the other's can't have.
+    const std::string told = retries > 0 ? "value" : "WorkerDied";
+    expected_ = {kill_idle ? Outcomes{"BrokenPool"} : Outcomes{told, "BrokenPool"}, {"BrokenPool"}};
+    sweep(name);
+  }
+
+ private:
+  int supervisor_ = 0;
+  int victim_ = 0;
+};
+
+TEST_F(SupervisorStepTest, WhileItSettlesTheTaskOfADeadWorker) {
+  step_while_recovering("supervisor: a worker died in its task", 0, false);
+}
+TEST_F(SupervisorStepTest, WhileItStartsTheTaskOfADeadWorkerAgain) {
+  step_while_recovering("supervisor: a worker died in a task with retries", 1, false);
+}
+TEST_F(SupervisorStepTest, WhileItReplacesAnIdleWorker) {
+  step_while_recovering("supervisor: an idle worker died", 0, true);
+}
+
+// ---- the warden
+
+class WardenStepTest : public ServiceStepTest {
+ protected:
+  WardenStepTest() { service_ = warden_of; }
+};
+
+TEST_F(WardenStepTest, WhileItBuriesTheHost) {
+  program_ = [](const Gate& gate) {
+    Pool pool(two_workers(0));
+    pool.apply(twice, 1);
+    say("ready");
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [](Host& host) { host.send(SIGKILL); };
+  is_over_ = [](const Host& /*host*/) { return false; };  // it ends itself
+  sweep("warden: the host died");
+}
+
+TEST_F(WardenStepTest, WhileItBuriesASupervisor) {
+  program_ = [](const Gate& gate) {
+    Pool pool(two_workers(0));
+    auto future = pool.submit(wait_to_be_killed);
+    HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+    say("ready");
+    say(outcome_of([&] { future.get(); }));
+    gate.pass();
+    say(outcome_of([] { Pool second(1); }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [](Host& host) { kill(supervisor_of(host), SIGKILL); };
+  is_over_ = [](const Host& /*host*/) { return is_gone(board->pid.load()); };
+  expected_ = {{"BrokenPool", "FamilyBroken"}, {"FamilyBroken"}};
+  sweep("warden: a supervisor died");
+}
+
+TEST_F(WardenStepTest, WhileItBuriesAProcess) {
+  program_ = [](const Gate& gate) {
+    Process process(forked, [] {
+      for (;;) pause();
+    });
+    process.start();
+    Pool pool(two_workers(0));
+    pool.apply(twice, 1);
+    board->pid.store(process.pid());
+    say("ready");
+    process.join();
+    HOST_CHECK(process.exit_code() == -9);
+    say("joined");
+    gate.pass();
+    // It may still hold that the warden lives, but not for long.
+    say(outcome_of([&] {
+      while (true) pool.apply(twice, 1);
+    }));
+    gate.pass();
+    say(outcome_of([] {
+      Process next(forked, [] {});
+      next.start();
+    }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [](Host& /*host*/) { kill(board->pid.load(), SIGKILL); };
+  is_over_ = [](const Host& /*host*/) { return is_gone(board->pid.load()); };
+  expected_ = {{"joined"}, {"FamilyBroken"}, {"FamilyBroken"}};
+  sweep("warden: a process died");
+}
+
+TEST_F(WardenStepTest, WhileMembersAnnounceThemselves) {
+  program_ = [](const Gate& gate) {
+    Pool pool(two_workers(0));
+    pool.apply(twice, 1);
+    say("ready");
+    gate.pass();
+    say(outcome_of([] {
+      Process next(forked, [] {});
+      next.start();
+      next.join();
+      HOST_CHECK(next.exit_code() == 0);
+    }));
+    say(outcome_of([] {
+      Pool second(1);
+      second.apply(twice, 1);
+    }));
+    board->done.store(true);
+    gate.pass();
+    gate.pass();
+    say(outcome_of([] { Pool third(1); }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return board->done.load(); };
+  const Outcomes any = {"value", "FamilyBroken", "BrokenPool"};
+  expected_ = {any, any, {"FamilyBroken"}};
+  sweep("warden: members announce themselves");
+}
+
+}  // namespace
+}  // namespace brood::test

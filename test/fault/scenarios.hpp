@@ -1,0 +1,310 @@
+// What the processes of brood do while their calls fail.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <exception>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "brood/pool.hpp"
+#include "brood/process.hpp"
+#include "support/fault_sweep.hpp"
+#include "support/kernel_faults.hpp"
+#include "support/pool_spy.hpp"
+#include "support/pools.hpp"
+#include "support/time.hpp"
+
+namespace brood::test {
+
+// ---- tasks
+
+inline int twice(int n) { return 2 * n; }
+inline std::size_t length(const std::string& text) { return text.size(); }
+inline std::string longer(std::string text) { return text + std::string(1000, '+'); }
+inline std::string echo(std::string text) { return text; }
+inline int add(const std::string& text, int n) { return static_cast<int>(text.size()) + n; }
+inline ExitCode return_code(int code) { return {code}; }
+inline void die_by_kill() { kill(getpid(), SIGKILL); }
+inline int sleep_long(int n) {
+  sleep(60);
+  return n;
+}
+
+// What a dead task's children leave is the supervisor's.
+inline void leave_an_orphan() {
+  if (fork() == 0) {
+    sleep(60);
+    _exit(0);
+  }
+  die_by_kill();
+}
+
+// Attempts are counted where the dead can't take the count along.
+inline std::atomic<int>& attempts() {
+  static auto* const shared =
+      new (mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
+          std::atomic<int>(0);
+  return *shared;
+}
+inline int die_at_first(int n) {
+  if (attempts().fetch_add(1) == 0) die_by_kill();
+  return n;
+}
+inline int die_of_three(int n) {
+  if (n == 3) die_by_kill();
+  return n;
+}
+
+// ---- a pool
+
+inline PoolOptions forked_pool(std::size_t workers) {
+  PoolOptions options;
+  options.workers = workers;
+  options.start = StartMethod::fork;
+  options.restart_limit = 4;  // where no worker can start, that is soon known
+  return options;
+}
+
+// A pool that failed a task goes on, or says from then on that it can't.
+inline bool goes_on(Pool& pool) {
+  try {
+    REQUIRE_RIGHT(pool.apply(twice, 21) == 42);
+    REQUIRE_RIGHT(pool.apply(echo, std::string(100'000, 'x')).size() == 100'000);
+    return true;
+  } catch (const PoolClosed&) {
+    return false;
+  } catch (const FamilyBroken&) {
+    return false;
+  } catch (const BrokenPool&) {
+    return false;
+  }
+}
+
+// Nothing of its tasks is left: no record, no block, and both arenas are sound.
+inline void check_accounts(std::size_t workers) {
+  const int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;  // without a descriptor nobody can look
+  close(fd);
+  const PoolSpy spy(workers);
+  PoolSpy::Accounts accounts;
+  const bool settled = wait_until(
+      [&] {
+        accounts = spy.accounts();
+        return accounts.records_in_use == 0 && accounts.inbox.live_blocks == 0 &&
+               accounts.outbox.live_blocks == 0;
+      },
+      2s * kSlowness);
+  if (!settled) {
+    throw WrongResult("left in the pool: " + std::to_string(accounts.records_in_use) +
+                      " records, " + std::to_string(accounts.inbox.live_blocks) +
+                      " inbox blocks, " + std::to_string(accounts.outbox.live_blocks) +
+                      " outbox blocks");
+  }
+  const std::string broken = spy.broken_invariant();
+  if (!broken.empty()) throw WrongResult(broken);
+}
+
+// Runs `body` on a pool of its own. If a call that failed cost it a result, the pool does its work
+// all the same, or says that it can't.
+template <class Body>
+void with_pool(std::size_t workers, Body&& body) {
+  FaultyKernel::next_child_is(Role::supervisor);
+  Pool pool(forked_pool(workers));
+  std::exception_ptr error;
+  try {
+    body(pool);
+  } catch (const Error&) {
+    error = std::current_exception();
+  }
+  if (goes_on(pool)) {
+    check_accounts(workers);
+    pool.close();
+    REQUIRE_RIGHT(pool.join_for(kHangGuard / 2));
+  }
+  if (error != nullptr) std::rethrow_exception(error);
+}
+
+// ---- scenarios of pools
+
+inline void work() {
+  with_pool(2, [](Pool& pool) {
+    std::vector<Future<int>> futures;
+    for (int i = 0; i < 10; ++i) futures.push_back(pool.submit(twice, i));
+    for (int i = 0; i < 10; ++i) {
+      REQUIRE_RIGHT(futures[static_cast<std::size_t>(i)].get() == 2 * i);
+    }
+    const int n = 3;
+    const char* text = "read-only";
+    REQUIRE_RIGHT(pool.apply([n, text] { return n + text[0]; }) == 3 + 'r');
+    REQUIRE_RIGHT(pool.apply(brood::bind_front(add, std::string(5000, 'x')), 1) == 5001);
+    REQUIRE_RIGHT(pool.stats().workers.size() == 2);
+  });
+}
+
+inline void map_strings() {
+  with_pool(2, [](Pool& pool) {
+    const std::vector<std::string> texts(300, std::string(2000, 'x'));
+    for (const std::string& result : pool.map(longer, texts)) {
+      REQUIRE_RIGHT(result.size() == 3000);
+    }
+  });
+}
+
+inline void send_much() {
+  with_pool(1, [](Pool& pool) {
+    for (int round = 0; round < 3; ++round) {
+      const std::string text(std::size_t{1} << (19 + round), 'x');
+      REQUIRE_RIGHT(pool.apply(echo, text) == text);
+    }
+  });
+}
+
+inline void die_and_go_on() {
+  attempts().store(0);  // before the pool, so that its workers have the same
+  with_pool(2, [](Pool& pool) {
+    REQUIRE_RIGHT(pool.apply(twice, 1) == 2);
+    int signal = 0;
+    try {
+      pool.apply(die_by_kill);
+    } catch (const WorkerDied& e) {
+      signal = e.signal;
+    }
+    REQUIRE_RIGHT(signal == SIGKILL || signal == 0);
+    TaskOptions options;
+    options.retries = 3;
+    REQUIRE_RIGHT(pool.submit(options, die_at_first, 7).get() == 7);
+    int index = -1;
+    try {
+      pool.map(die_of_three, std::vector<int>{0, 1, 2, 3, 4, 5});
+    } catch (const WorkerDied& e) {
+      index = static_cast<int>(e.index);
+    }
+    REQUIRE_RIGHT(index >= 0);
+    static_cast<void>(outcome_of([&] { pool.apply(leave_an_orphan); }));
+    REQUIRE_RIGHT(pool.apply(twice, 2) == 4);
+  });
+}
+
+inline void terminate_at_work() {
+  FaultyKernel::next_child_is(Role::supervisor);
+  Pool pool(forked_pool(2));
+  REQUIRE_RIGHT(pool.apply(twice, 1) == 2);
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 4; ++i) futures.push_back(pool.submit(sleep_long, i));
+  pool.terminate();
+  REQUIRE_RIGHT(pool.join_for(kHangGuard / 2));
+  for (Future<int>& future : futures) {
+    const std::string outcome = outcome_of([&] { future.get(); });
+    if (outcome != "PoolClosed" && outcome != "BrokenPool" && outcome != "WorkerDied") {
+      throw WrongResult("after terminate(): " + outcome);
+    }
+  }
+}
+
+inline void shut_down() {
+  FaultyKernel::next_child_is(Role::supervisor);
+  Pool pool(forked_pool(2));
+  REQUIRE_RIGHT(pool.apply(twice, 1) == 2);
+  Future<int> future = pool.submit(sleep_long, 1);
+  pool.shutdown(5ms, 50ms);
+  REQUIRE_RIGHT(outcome_of([&] { future.get(); }) != "value");
+}
+
+inline void drop_everything() {
+  FaultyKernel::next_child_is(Role::supervisor);
+  std::vector<Future<int>> futures;
+  Pool pool(forked_pool(2));
+  for (int i = 0; i < 20; ++i) futures.push_back(pool.submit(twice, i));
+}
+
+// ---- scenarios of processes
+
+inline Process forked_process(bool daemon, int seconds) {
+  FaultyKernel::next_child_is(Role::process);
+  return Process({.daemon = daemon, .start = StartMethod::fork}, [seconds] {
+    if (seconds > 0) sleep(static_cast<unsigned>(seconds));
+    return ExitCode{7};
+  });
+}
+
+inline void use_a_process() {
+  Process p = forked_process(false, 0);
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(!p.is_alive());
+  REQUIRE_RIGHT(p.exit_code() == 7);
+}
+
+inline void end_processes() {
+  Process terminated = forked_process(false, 60);
+  Process killed = forked_process(true, 60);
+  terminated.start();
+  killed.start();
+  // An order that is lost, or that a process could not unblock, is given once more.
+  for (int i = 0; i < 3 && terminated.is_alive(); ++i) {
+    terminated.terminate();
+    static_cast<void>(terminated.join_for(200ms * kSlowness));
+  }
+  while (terminated.is_alive() || killed.is_alive()) {
+    terminated.kill();
+    killed.kill();
+    static_cast<void>(killed.join_for(200ms * kSlowness));
+  }
+}
+
+inline void drop_a_daemon() {
+  Process p = forked_process(true, 60);
+  p.start();
+}
+
+// The same in a process whose standard streams are closed.
+template <void (*Run)()>
+void without_streams() {
+  struct Streams {
+    int saved[3];
+    Streams() {
+      for (int fd = 0; fd < 3; ++fd) {
+        saved[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+        close(fd);
+      }
+    }
+    ~Streams() {
+      for (int fd = 0; fd < 3; ++fd) {
+        dup2(saved[fd], fd);
+        close(saved[fd]);
+      }
+    }
+  } const streams;
+  Run();
+}
+
+// The same in a process that has another thread.
+template <class Run>
+void beside_a_thread(Run&& run) {
+  std::atomic<bool> over{false};
+  std::thread other([&] {
+    while (!over.load()) std::this_thread::yield();
+  });
+  struct End {
+    std::atomic<bool>& over;
+    std::thread& thread;
+    ~End() {
+      over.store(true);
+      thread.join();
+    }
+  } const end{over, other};
+  run();
+}
+template <void (*Run)()>
+void beside_a_thread() {
+  beside_a_thread(Run);
+}
+
+}  // namespace brood::test

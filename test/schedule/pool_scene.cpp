@@ -1,0 +1,162 @@
+#include "schedule/pool_scene.hpp"
+
+#include <cstring>
+
+#include "pool/call.hpp"
+#include "pool/task.hpp"
+#include "pool/work_search.hpp"
+#include "sys/clock.hpp"
+
+namespace brood::schedule {
+
+namespace {
+
+constexpr std::uint32_t kRetryRing = 1;  // log2 of its entries here
+
+std::byte* memory_for(const pool::PoolGeometry& geometry) {
+  alignas(4096) static std::byte bytes[1 << 20];
+  if (geometry.end > sizeof bytes) std::abort();
+  const auto clear = [](const pool::Zone& zone, std::size_t most) {
+    std::memset(bytes + zone.offset, 0, std::min(zone.bytes, most));
+  };
+  // Of the tables, what the scene's few actors can have touched.
+  for (const pool::Zone& zone :
+       {geometry.caller_header, geometry.requests, geometry.ring, geometry.supervisor_header,
+        geometry.shared_header, geometry.states, geometry.owners, geometry.entries,
+        geometry.retry_ring, geometry.lives, geometry.desks}) {
+    clear(zone, 4096);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+PoolScene::PoolScene(std::uint32_t ring_log) {
+  const pool::PoolGeometry geometry = pool::PoolGeometry::make(kTasks, kSlots, 0);
+  view_ = pool::PoolView(memory_for(geometry), geometry);
+  ring_ = pool::RingWriter(view_.caller().ring, view_.ring_cells());
+  ring_.start(ring_log);
+  idle_ = pool::IdleWorkers(view_);
+  view_.caller().records.store(kTasks);
+  for (int number = 0; number < kSlots; ++number) {
+    view_.entry(worker(number).slot).role.store(shm::WorkerRole::active);
+    life(number).word.store(static_cast<std::uint32_t>(number + 1) | sys::kFutexWaiters);
+  }
+}
+
+void PoolScene::submit(std::uint32_t index, std::uint32_t retries) {
+  arguments_[index].write(static_cast<int>(index) + kAnswer);
+  shm::TaskRequest& request = view_.request(index);
+  request.retries = retries;
+  request.count = 1;
+  view_.state(index).kind = shm::ReplyKind::none;
+  const std::uint32_t generation = ++generations_[index];
+  request.generation.store(generation, std::memory_order_release);
+  pool::publish_task(view_.state(index), generation);
+  ring_.push({index, generation});
+  if (!idle_.anyone_looking()) idle_.wake_one();
+}
+
+bool PoolScene::get(Scene& scene, std::uint32_t index) {
+  shm::TaskState& state = view_.state(index);
+  for (;;) {
+    const auto half = pool::announce_waiter(state, generations_[index]);
+    if (!half) break;
+    sys::futex_wait(pool::sleeping_half(state), *half, sys::kForever);
+  }
+  const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
+  if (word.phase != shm::TaskPhase::done) return false;
+  if (state.kind == shm::ReplyKind::corrupt) return false;
+  const bool has_value = state.kind == shm::ReplyKind::value_inline;
+  scene.require(has_value || state.kind == shm::ReplyKind::died, "no result");
+  const int reply = replies_[index].read();
+  if (has_value) scene.require(reply == static_cast<int>(index) + kAnswer, "a wrong result");
+  pool::release_task(state);
+  return has_value;
+}
+
+void PoolScene::run(Scene& scene, int number, shm::RingEntry task) {
+  const std::uint32_t index = task.index;
+  scene.require(index < kTasks, "a task that nobody submitted");
+  ++runs_[index];
+  if (meeting_ > 0) {
+    present_.fetch_add(1, std::memory_order_relaxed);
+    while (present_.load(std::memory_order_relaxed) < meeting_) sys::yield();
+  }
+  replies_[index].write(arguments_[index].read());
+  view_.state(index).kind = shm::ReplyKind::value_inline;
+  scene.require(pool::finish_task(view_.state(index), worker(number)), "a task taken away");
+}
+
+void PoolScene::work(Scene& scene, int number, Idle how) {
+  pool::WorkSearch search(view_, worker(number));
+  for (;;) {
+    shm::RingEntry task;
+    const auto role = view_.entry(worker(number).slot).role.load(std::memory_order_acquire);
+    if (role == shm::WorkerRole::leaving) return;
+    if (search.take(task)) {
+      run(scene, number, task);
+    } else if (how == Idle::looking) {
+      search.wait(shm::WorkerRole::active);
+    } else {
+      search.sleep(shm::WorkerRole::active);
+    }
+  }
+}
+
+// As Supervisor does it, without what it does besides.
+void PoolScene::supervise(Scene& scene) {
+  pool::RingWriter retry_ring(view_.supervisor().retry_ring, view_.retry_cells());
+  retry_ring.start(kRetryRing);
+  pool::Settler settler(view_, outbox_, retry_ring);
+  std::array<bool, kSlots> buried{};
+  for (;;) {
+    const std::uint32_t calls = view_.shared().control.load(std::memory_order_acquire);
+    std::array<sys::FutexWaiter, 1 + kSlots> words;
+    std::size_t count = 0;
+    words[count++] = {&view_.shared().control, calls};
+    for (int number = 0; number < kSlots; ++number) {
+      if (buried[static_cast<std::size_t>(number)]) continue;
+      sys::FutexWord& word = life(number).word;
+      const std::uint32_t seen = word.load(std::memory_order_acquire);
+      if ((seen & sys::kFutexOwnerDied) == 0) {
+        words[count++] = {&word, seen};
+        continue;
+      }
+      buried[static_cast<std::size_t>(number)] = true;
+      idle_.forget(worker(number).slot);
+      settler.settle_task_of(worker(number), {number + 1, 9, 0});
+      const auto lives = [](shm::OwnerId owner, const void* context) {
+        const auto& gone = *static_cast<const std::array<bool, kSlots>*>(context);
+        const int which = owner.slot - shm::kFirstWorkerSlot;
+        return which >= 0 && which < kSlots && owner.epoch == 1 &&
+               !gone[static_cast<std::size_t>(which)];
+      };
+      const std::size_t condemned = settler.audit(lives, &buried);
+      scene.require(condemned == 0, "a sound record was condemned");
+      idle_.keep_only([&](std::uint16_t slot) { return lives({slot, 1}, &buried); });
+      view_.supervisor().hint_epoch.fetch_add(1, std::memory_order_release);
+      for (int other = 0; other < kSlots; ++other) idle_.ring(worker(other).slot);
+    }
+    const auto order = view_.caller().order.load(std::memory_order_acquire);
+    if (order == shm::PoolOrder::drain && settler.all_done()) return;
+    sys::futex_wait_any(std::span(words).first(count), sys::kForever);
+  }
+}
+
+void PoolScene::drain() { pool::raise_order(view_, shm::PoolOrder::drain); }
+
+void PoolScene::send_away(int number) {
+  const std::uint16_t slot = worker(number).slot;
+  view_.entry(slot).role.store(shm::WorkerRole::leaving, std::memory_order_seq_cst);
+  idle_.ring(slot);
+}
+
+void PoolScene::scribble_idle_bits() {
+  shm::IdleBits& bits = view_.shared().idle[0];
+  // Of slots that nobody has; the lowest is woken first.
+  bits.looking.fetch_or(1, std::memory_order_relaxed);
+  bits.sleeping.fetch_or(1, std::memory_order_relaxed);
+}
+
+}  // namespace brood::schedule

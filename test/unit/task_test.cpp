@@ -1,0 +1,251 @@
+// The word of a task record: every step of its diagram, and every step that is none.
+#include "pool/task.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "support/time.hpp"
+#include "sys/clock.hpp"
+
+namespace brood::pool {
+namespace {
+
+using shm::OwnerId;
+using shm::ReplyKind;
+using shm::TaskPhase;
+using shm::TaskState;
+using shm::TaskWord;
+
+constexpr OwnerId kWorker{5, 3};
+constexpr OwnerId kSameSlotLater{5, 4};
+constexpr OwnerId kOtherSlot{6, 3};
+constexpr std::uint32_t kGeneration = 77;
+
+bool same(const TaskWord& a, const TaskWord& b) { return a.pack() == b.pack(); }
+
+struct Record {
+  TaskState state{};
+  explicit Record(const TaskWord& word) { state.word.store(word.pack()); }
+  [[nodiscard]] TaskWord word() const { return TaskWord::unpack(state.word.load()); }
+};
+
+TaskWord in_phase(TaskPhase phase, bool waited = false) {
+  if (phase == TaskPhase::free) return {};
+  return {phase, waited, phase == TaskPhase::claimed ? kWorker : OwnerId{}, kGeneration};
+}
+constexpr std::array kPhases = {TaskPhase::free, TaskPhase::pending, TaskPhase::claimed,
+                                TaskPhase::done};
+
+TEST(TaskWordTest, PackingAndUnpackingLosesNothing) {
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 100'000; ++i) {
+    const TaskWord word{static_cast<TaskPhase>(random() % 4), random() % 2 == 1,
+                        OwnerId{static_cast<std::uint16_t>(random() % (2 * shm::kMaxSlots)),
+                                static_cast<std::uint16_t>(random())},
+                        static_cast<std::uint32_t>(random())};
+    const TaskWord again = TaskWord::unpack(word.pack());
+    ASSERT_EQ(again.phase, word.phase);
+    ASSERT_EQ(again.waited, word.waited);
+    ASSERT_EQ(again.owner.slot, word.owner.slot);
+    ASSERT_EQ(again.owner.epoch, word.owner.epoch);
+    ASSERT_EQ(again.generation, word.generation);
+  }
+}
+
+TEST(TaskWordTest, OnlyTheTwoUnusedBitsAreLostFromRandomOnes) {
+  constexpr std::uint64_t kUnused = 0xc000;
+  std::mt19937_64 random(2);
+  for (int i = 0; i < 100'000; ++i) {
+    const std::uint64_t bits = random();
+    ASSERT_EQ(TaskWord::unpack(bits).pack(), bits & ~kUnused);
+  }
+}
+
+TEST(TaskWordTest, AWordIsPlausibleOnlyInItsGenerationAndWithinTheTable) {
+  EXPECT_FALSE(is_plausible(TaskWord{}, 0));
+  EXPECT_FALSE(is_plausible({TaskPhase::free, false, {}, kGeneration}, kGeneration));
+  for (const TaskPhase phase : {TaskPhase::pending, TaskPhase::claimed, TaskPhase::done}) {
+    EXPECT_TRUE(is_plausible(in_phase(phase), kGeneration));
+    EXPECT_TRUE(is_plausible(in_phase(phase, true), kGeneration));
+    EXPECT_FALSE(is_plausible(in_phase(phase), kGeneration + 1));
+  }
+  EXPECT_FALSE(
+      is_plausible({TaskPhase::claimed, false, {shm::kMaxSlots, 1}, kGeneration}, kGeneration));
+}
+
+// ---- steps
+
+TEST(TaskTest, ATaskIsPublishedClaimedFinishedAndReleased) {
+  Record r(in_phase(TaskPhase::free));
+  publish_task(r.state, kGeneration);
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::pending)));
+  EXPECT_TRUE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::claimed)));
+  EXPECT_TRUE(finish_task(r.state, kWorker));
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::done)));
+  release_task(r.state);
+  EXPECT_TRUE(same(r.word(), TaskWord{}));
+}
+
+// `step` succeeds from phase `from` alone, and then leads to `to`.
+template <class Step>
+void only_from(TaskPhase from, const TaskWord& to, Step&& step) {
+  for (const TaskPhase phase : kPhases) {
+    Record r(in_phase(phase));
+    EXPECT_EQ(step(r.state), phase == from) << "from phase " << static_cast<int>(phase);
+    EXPECT_TRUE(same(r.word(), phase == from ? to : in_phase(phase)))
+        << "from phase " << static_cast<int>(phase);
+  }
+}
+
+TEST(TaskTest, OnlyAPendingTaskIsClaimed) {
+  only_from(TaskPhase::pending, in_phase(TaskPhase::claimed),
+            [](TaskState& s) { return claim_task(s, kGeneration, kWorker); });
+}
+
+TEST(TaskTest, OnlyAClaimedTaskIsFinished) {
+  only_from(TaskPhase::claimed, in_phase(TaskPhase::done),
+            [](TaskState& s) { return finish_task(s, kWorker); });
+}
+
+TEST(TaskTest, OnlyAClaimedTaskIsReturned) {
+  only_from(TaskPhase::claimed, in_phase(TaskPhase::pending),
+            [](TaskState& s) { return return_task(s, kWorker); });
+}
+
+TEST(TaskTest, AnOldNameClaimsNothing) {
+  for (const std::uint32_t generation : {kGeneration - 1, kGeneration + 1, 0U}) {
+    Record r(in_phase(TaskPhase::pending));
+    EXPECT_FALSE(claim_task(r.state, generation, kWorker));
+    EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::pending)));
+  }
+}
+
+TEST(TaskTest, OnlyItsOwnerFinishesOrReturnsATask) {
+  for (const OwnerId other : {kSameSlotLater, kOtherSlot, OwnerId{0, 0}}) {
+    Record r(in_phase(TaskPhase::claimed));
+    EXPECT_FALSE(finish_task(r.state, other));
+    EXPECT_FALSE(return_task(r.state, other));
+    EXPECT_FALSE(claim_task(r.state, kGeneration, other));
+    EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::claimed)));
+  }
+}
+
+TEST(TaskTest, ACondemnedTaskIsDoneAndCorruptWhateverItWas) {
+  std::mt19937_64 random(3);
+  for (int i = 0; i < 1000; ++i) {
+    Record r(TaskWord{});
+    const std::uint64_t nonsense = random();
+    r.state.word.store(nonsense);
+    r.state.length = static_cast<std::uint32_t>(random());
+    ASSERT_FALSE(condemn_task(r.state, nonsense + 1, kGeneration));
+    ASSERT_TRUE(condemn_task(r.state, nonsense, kGeneration));
+    ASSERT_TRUE(same(r.word(), in_phase(TaskPhase::done)));
+    ASSERT_EQ(r.state.kind, ReplyKind::corrupt);
+    ASSERT_EQ(r.state.length, 0U);
+  }
+}
+
+// ---- waiting
+
+TEST(TaskTest, AWaiterIsAnnouncedWhileThereIsSomethingToWaitFor) {
+  for (const TaskPhase phase : kPhases) {
+    Record r(in_phase(phase));
+    const std::optional<std::uint32_t> half = announce_waiter(r.state, kGeneration);
+    const bool waits = phase == TaskPhase::pending || phase == TaskPhase::claimed;
+    ASSERT_EQ(half.has_value(), waits) << static_cast<int>(phase);
+    EXPECT_TRUE(same(r.word(), in_phase(phase, waits)));
+    if (waits) {
+      EXPECT_EQ(*half, static_cast<std::uint32_t>(r.state.word.load()));
+      EXPECT_EQ(announce_waiter(r.state, kGeneration), half) << "twice is as good as once";
+    }
+  }
+  Record other(in_phase(TaskPhase::pending));
+  EXPECT_FALSE(announce_waiter(other.state, kGeneration + 1).has_value());
+  EXPECT_TRUE(same(other.word(), in_phase(TaskPhase::pending)));
+}
+
+TEST(TaskTest, TheWaiterIsKeptThroughClaimAndReturn) {
+  Record r(in_phase(TaskPhase::pending));
+  ASSERT_TRUE(announce_waiter(r.state, kGeneration).has_value());
+  EXPECT_TRUE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::claimed, true)));
+  EXPECT_TRUE(return_task(r.state, kWorker));
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::pending, true)));
+  EXPECT_TRUE(claim_task(r.state, kGeneration, kSameSlotLater));
+  EXPECT_TRUE(finish_task(r.state, kSameSlotLater));
+  EXPECT_FALSE(r.word().waited) << "it was woken";
+}
+
+// Sleeps on the record until it is done; what a Future does.
+void sleep_until_done(TaskState& state) {
+  while (const auto half = announce_waiter(state, kGeneration)) {
+    sys::futex_wait(sleeping_half(state), *half, sys::kForever);
+  }
+}
+
+TEST(TaskTest, AllSleepersAreWokenByTheEnd) {
+  for (const bool condemned : {false, true}) {
+    const auto r = std::make_unique<Record>(in_phase(TaskPhase::pending));
+    std::vector<std::thread> sleepers;
+    for (int i = 0; i < 3; ++i) sleepers.emplace_back([&] { sleep_until_done(r->state); });
+    EXPECT_TRUE(test::wait_until([&] { return r->word().waited; }));
+    EXPECT_TRUE(claim_task(r->state, kGeneration, kWorker));
+    if (condemned) {
+      EXPECT_TRUE(condemn_task(r->state, r->state.word.load(), kGeneration));
+    } else {
+      EXPECT_TRUE(finish_task(r->state, kWorker));
+    }
+    for (std::thread& sleeper : sleepers) sleeper.join();
+    EXPECT_EQ(r->word().phase, TaskPhase::done);
+  }
+}
+
+// ---- races
+
+TEST(TaskTest, OfManyClaimsOneSucceeds) {
+  constexpr unsigned kThreads = 4;
+  constexpr std::uint32_t kRounds = 5000;
+  const auto r = std::make_unique<Record>(TaskWord{});
+  std::array<std::atomic<std::uint32_t>, kThreads> claims{};
+  std::atomic<std::uint32_t> generation{0};
+  std::atomic<std::uint32_t> finished{0};
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      const OwnerId me{static_cast<std::uint16_t>(2 + i), 1};
+      while (finished.load() < kRounds) {
+        const std::uint32_t current = generation.load();
+        if (current == 0 || !claim_task(r->state, current, me)) {
+          sys::yield();
+          continue;
+        }
+        claims[i].fetch_add(1);
+        // Nobody else may end what is ours.
+        EXPECT_FALSE(finish_task(r->state, {static_cast<std::uint16_t>(9 + i), 1}));
+        EXPECT_TRUE(finish_task(r->state, me));
+        finished.fetch_add(1);
+      }
+    });
+  }
+  for (std::uint32_t round = 1; round <= kRounds; ++round) {
+    release_task(r->state);
+    publish_task(r->state, round);
+    generation.store(round);
+    while (finished.load() < round) sys::yield();
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::uint32_t total = 0;
+  for (const auto& count : claims) total += count.load();
+  EXPECT_EQ(total, kRounds);
+}
+
+}  // namespace
+}  // namespace brood::pool
