@@ -36,7 +36,8 @@ bool condemn_task(shm::TaskState& state, std::uint64_t nonsense, std::uint32_t g
 void release_task(shm::TaskState& state) noexcept;
 
 // Caller: asks to be woken; returns the low half of the word to sleep on, or nullopt if there is
-// nothing to wait for (the task is done, or its word is nonsense).
+// nothing to wait for (the task is done, or its word is nonsense). Orders nothing: who reads the
+// reply looks at the word again, with acquire.
 std::optional<std::uint32_t> announce_waiter(shm::TaskState& state,
                                              std::uint32_t generation) noexcept;
 
