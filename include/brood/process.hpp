@@ -21,7 +21,7 @@ namespace brood {
 struct ProcessOptions {
   std::string name = {};  // empty: "Process-1", "Process-2"... in the order of construction
   bool daemon = false;    // ends with the process that started it, and is not waited for at the end
-  // How it starts. Empty: fork, refused in a process that has other threads.
+  // How it starts. Empty: start_method(); fork is then refused in a process that has other threads.
   std::optional<StartMethod> start = std::nullopt;
 };
 
@@ -118,7 +118,7 @@ class Process final : public ProcessControl {
 
   template <class F, class... Args>
   explicit Process(const ProcessOptions& options, F&& f, Args&&... args)
-      : ProcessControl({options.name, options.daemon, options.start == StartMethod::fork}),
+      : ProcessControl({options.name, options.daemon, options.start}),
         target_(detail::make_sendable_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
 
   template <class F, class... Args>
@@ -128,7 +128,7 @@ class Process final : public ProcessControl {
 
   template <class F, class... Args>
   explicit Process(ForkedTag /*tag*/, const ProcessOptions& options, F&& f, Args&&... args)
-      : ProcessControl({options.name, options.daemon, true}),
+      : ProcessControl({options.name, options.daemon, StartMethod::fork}),
         target_(detail::make_copied_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
 
  private:
@@ -144,7 +144,7 @@ class Process final : public ProcessControl {
 class ProcessBase : public ProcessControl {
  public:
   explicit ProcessBase(const ProcessOptions& options = {})
-      : ProcessControl({options.name, options.daemon, true}), target_(*this) {}
+      : ProcessControl({options.name, options.daemon, StartMethod::fork}), target_(*this) {}
   ProcessBase(const ProcessBase&) = delete;
   ProcessBase& operator=(const ProcessBase&) = delete;
 

@@ -22,7 +22,10 @@
 #include "pool/view.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
+#include "start/current.hpp"
 #include "start/fork.hpp"
+#include "start/init.hpp"
+#include "start/nursery.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/memory.hpp"
@@ -82,11 +85,16 @@ class PoolCaller final : public detail::PoolCore {
       throw StartError("brood: a pool has 1 to " + std::to_string(kMaxWorkers) + " workers, not " +
                        std::to_string(workers_));
     }
+    const start::Choice choice = start::choose(options.start);
     warden::Family& family = warden::Family::join();
     family_ = &family;
     make_segment();
     make_shared_objects();
-    start_supervisor(family, options);
+    if (choice.method == StartMethod::fork) {
+      fork_supervisor(family, options, choice.asked_for);
+    } else {
+      bear_supervisor(options, choice.method);
+    }
   }
 
   ~PoolCaller() override {
@@ -240,6 +248,7 @@ class PoolCaller final : public detail::PoolCore {
       const PoolGeometry geometry = PoolGeometry::make(size.tasks, workers_, size.payload_bytes);
       try {
         segment_ = shm::Segment("brood:pool", geometry.end);
+        segment_size_ = size;
         view_ = PoolView(segment_.base(), geometry);
         idle_ = pool::IdleWorkers(view_);
         return;
@@ -262,11 +271,12 @@ class PoolCaller final : public detail::PoolCore {
       owners.claim_slot(slot, sys::process_id());
       owners.settle({slot, shm::kCallerEpoch}, sys::process_id());
     }
-    arena_limit_ = sys::physical_memory() / 2;
+    arena_limit_ = start::init_options().arena_limit_bytes.value_or(sys::physical_memory() / 2);
+    if (start::init_options().huge_pages) sys::advise_huge_pages(segment_.base(), segment_.size());
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
   }
 
-  void start_supervisor(warden::Family& family, const PoolOptions& options) {
+  void fork_supervisor(warden::Family& family, const PoolOptions& options, bool asked_for) {
     thunks_at_start_ = detail::thunk_count();
     code_at_start_ = sys::executable_memory();
     const pool::SupervisorStart start{view_,
@@ -278,11 +288,32 @@ class PoolCaller final : public detail::PoolCore {
                                       family.socket(),
                                       sys::process_id(),
                                       process_name_.c_str()};
-    start::Forked child =
-        start::fork_now(start::ForkFor::service, options.start == StartMethod::fork);
+    start::Forked child = start::fork_now(start::ForkFor::service, asked_for);
     if (child.pid == 0) pool::supervisor_main(start);
     supervisor_pid_ = child.pid;
     supervisor_pidfd_ = std::move(child.pidfd);
+  }
+
+  void bear_supervisor(const PoolOptions& options, StartMethod method) {
+    pool::SupervisorOrder order;
+    order.max_tasks = segment_size_.tasks;
+    order.payload_bytes = segment_size_.payload_bytes;
+    order.arena_limit_bytes = arena_limit_;
+    order.workers = static_cast<std::uint32_t>(workers_);
+    order.restart_limit = std::max(options.restart_limit, 1U);
+    order.caller_pid = sys::process_id();
+    order.process_name = process_name_;
+    const std::array descriptors = {segment_.fd()};
+    start::BirthOrder birth;
+    birth.method = method;
+    birth.name = process_name_;
+    birth.kind = warden::MemberKind::supervisor;
+    birth.descriptors = descriptors;
+    start::Born born = start::bear(birth, pool::send_supervisor(order));
+    thunks_at_start_ = std::min(born.thunks, detail::thunk_count());
+    code_at_start_ = start::code_at_init();
+    supervisor_pid_ = born.pid;
+    supervisor_pidfd_ = std::move(born.pidfd);
   }
 
   // ---- talking to the processes
@@ -456,6 +487,7 @@ class PoolCaller final : public detail::PoolCore {
   std::uint32_t retries_;
   std::string process_name_;
   warden::Family* family_ = nullptr;
+  SegmentSize segment_size_{};
   shm::Segment segment_;
   PoolView view_;
   pool::IdleWorkers idle_;

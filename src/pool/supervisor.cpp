@@ -4,18 +4,24 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <string_view>
 
+#include "brood/codec.hpp"
+#include "brood/detail/thunk.hpp"
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
 #include "pool/worker.hpp"
 #include "shm/owner_table.hpp"
+#include "shm/segment.hpp"
+#include "start/birth.hpp"
 #include "start/child_main.hpp"
 #include "sys/clock.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "warden/family.hpp"
 #include "warden/protocol.hpp"
 
 namespace brood::pool {
@@ -595,6 +601,32 @@ bool announce(const SupervisorStart& start) noexcept {
 
 }  // namespace
 
+namespace {
+
+struct SupervisorJob {
+  static constexpr std::string_view name() { return "a pool's supervisor"; }
+
+  static void run(detail::TaskFrame& frame) {
+    // Both live as long as the process.
+    static const auto* const order =
+        new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
+    const int fd = start::passed_descriptors().at(0);
+    const PoolGeometry geometry =
+        PoolGeometry::make(order->max_tasks, order->workers, order->payload_bytes);
+    static const auto* const segment = new shm::Segment(sys::Fd(fd), geometry.end);
+    warden::Family& family = *warden::Family::current();
+    supervisor_main({PoolView(segment->base(), geometry), fd, order->arena_limit_bytes,
+                     order->workers, order->restart_limit, &family.layout(), family.socket(),
+                     order->caller_pid, order->process_name.c_str(), 0, true});
+  }
+};
+
+}  // namespace
+
+detail::SentCall send_supervisor(const SupervisorOrder& order) {
+  return {detail::thunk_of<SupervisorJob>(), nullptr, encode(order), {}};
+}
+
 // Word by word and not made anew: others look at it meanwhile, and who meant to wake the slot's
 // last worker may still ring its bell.
 void clear_desk(shm::WorkerDesk& desk) noexcept {
@@ -617,7 +649,7 @@ void supervisor_main(const SupervisorStart& start) noexcept {
   sys::on_signal(sys::signal_number::kTerminate, on_terminate);
   sys::adopt_orphans();
   sys::hold_until_death(start.view.owners().life(shm::kSupervisorSlot));
-  if (!announce(start)) sys::exit_now(1);
+  if (!start.known_to_warden && !announce(start)) sys::exit_now(1);
   SupervisorStart with_limit = start;
   with_limit.fd_limit = sys::raise_fd_limit();
   // Static: its arenas are too large for the stack of a thread that asked for a pool.

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "brood/detail/process_handle.hpp"
 #include "pool/view.hpp"
 #include "shm/family_layout.hpp"
 
@@ -23,7 +25,23 @@ struct SupervisorStart {
   int caller_pid = 0;
   const char* process_name = "";  // "brood:NAME"
   std::uint64_t fd_limit = 0;     // the host's, which the workers get back
+  bool known_to_warden = false;   // born from it
 };
+
+// The same for a supervisor that is no copy of the caller.
+struct SupervisorOrder {
+  std::uint64_t max_tasks = 0;
+  std::uint64_t payload_bytes = 0;
+  std::uint64_t arena_limit_bytes = 0;
+  std::uint32_t workers = 1;
+  std::uint32_t restart_limit = 16;
+  std::int32_t caller_pid = 0;
+  std::string process_name;
+};
+
+// What such a supervisor runs: a call as it is sent. The pool's segment goes along as the first
+// descriptor.
+detail::SentCall send_supervisor(const SupervisorOrder& order);
 
 // The life of the supervisor; never returns.
 [[noreturn]] void supervisor_main(const SupervisorStart& start) noexcept;

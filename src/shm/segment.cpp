@@ -2,6 +2,7 @@
 
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "brood/error.hpp"
 #include "sys/syscall.hpp"
@@ -11,6 +12,10 @@ namespace brood::shm {
 Segment::Segment(const char* name, std::size_t bytes)
     : fd_(static_cast<int>(sys::require(sys::create_memory_file(name, round_to_pages(bytes)),
                                         "creating a shared memory segment"))) {
+  sys::require(mapping_.map(fd_.get(), round_to_pages(bytes)), "mapping a shared memory segment");
+}
+
+Segment::Segment(sys::Fd file, std::size_t bytes) : fd_(std::move(file)) {
   sys::require(mapping_.map(fd_.get(), round_to_pages(bytes)), "mapping a shared memory segment");
 }
 

@@ -14,6 +14,8 @@ class Segment {
   Segment() noexcept = default;
   // Address space only: see reserve(). Throws SystemError.
   Segment(const char* name, std::size_t bytes);
+  // Maps one that another process made. Throws SystemError.
+  Segment(sys::Fd file, std::size_t bytes);
 
   [[nodiscard]] std::byte* base() const noexcept { return mapping_.data(); }
   [[nodiscard]] std::size_t size() const noexcept { return mapping_.size(); }

@@ -2,8 +2,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <iostream>
 
+#include "start/demangle.hpp"
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
@@ -19,7 +21,35 @@ void end_before_inherited_handlers(int status, void* /*context*/) {
   sys::exit_now(status);
 }
 
+// The status of a child whose function threw; what it threw is on stderr.
+int report_uncaught(const std::string& name) noexcept {
+  try {
+    std::string type = current_exception_type();
+    std::string text;
+    try {
+      throw;
+    } catch (const std::exception& e) {
+      text = e.what();
+    } catch (...) {
+      text = "(no text)";
+    }
+    std::fprintf(stderr, "brood: process %s ended with an uncaught %s: %s\n", name.c_str(),
+                 type.c_str(), text.c_str());
+  } catch (...) {
+    std::fputs("brood: a process ended with an uncaught exception\n", stderr);
+  }
+  return 1;
+}
+
 }  // namespace
+
+int run_user_code(const std::string& name, const std::function<int()>& run) noexcept {
+  try {
+    return run();
+  } catch (...) {
+    return report_uncaught(name);
+  }
+}
 
 void flush_streams() noexcept {
   try {

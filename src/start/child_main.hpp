@@ -1,7 +1,9 @@
 // What every process of brood does first and last.
 #pragma once
 
+#include <functional>
 #include <span>
+#include <string>
 
 namespace brood::start {
 
@@ -18,6 +20,10 @@ struct ChildSettings {
 // First thing in a child: signals at their defaults, stdin at /dev/null, and from here on exit()
 // runs only what the child registered itself, never the parent's handlers and static destructors.
 void become_child(const ChildSettings& settings) noexcept;
+
+// What a child runs: `run`, whose result is the exit status. An exception that leaves it is printed
+// to stderr with the name of the process, and is status 1.
+int run_user_code(const std::string& name, const std::function<int()>& run) noexcept;
 
 // Runs the handlers that were registered in the child, flushes, ends.
 [[noreturn]] void leave_child(int code);

@@ -6,6 +6,8 @@
 
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
+#include "start/code_layout.hpp"
+#include "start/seal.hpp"
 #include "sys/random.hpp"
 
 namespace brood::detail {
@@ -29,14 +31,9 @@ ThunkTable& table() noexcept {
   return *the_table;
 }
 
-struct SealKey {
-  std::uint64_t first;
-  std::uint64_t second;
-};
-
-const SealKey& seal_key() noexcept {
-  static const SealKey key = [] {
-    SealKey fresh{};
+start::SealKey& the_key() noexcept {
+  static start::SealKey key = [] {
+    start::SealKey fresh{};
     sys::random_bytes(std::as_writable_bytes(std::span(&fresh, 1)));
     return fresh;
   }();
@@ -44,13 +41,14 @@ const SealKey& seal_key() noexcept {
 }
 
 // Drawn before main, thus before any fork: the whole family has the same key.
-[[maybe_unused]] const SealKey& key_drawn_early = seal_key();
+[[maybe_unused]] const start::SealKey& key_drawn_early = the_key();
 
 // A keyed mixing of 64 bits (the finaliser of SplitMix64, twice). It has to stand up to accidents,
 // which is what overwritten memory is.
 std::uint64_t seal_of(std::uint64_t address) noexcept {
-  std::uint64_t x = address ^ seal_key().first;
-  for (const std::uint64_t round : {seal_key().second, seal_key().first}) {
+  const start::SealKey& key = the_key();
+  std::uint64_t x = address ^ key.first;
+  for (const std::uint64_t round : {key.second, key.first}) {
     x = (x ^ (x >> 30U)) * 0xbf58476d1ce4e5b9U;
     x = (x ^ (x >> 27U)) * 0x94d049bb133111ebU;
     x = (x ^ (x >> 31U)) + round;
@@ -88,8 +86,8 @@ Thunk find_thunk(ThunkId id) noexcept {
 
 ThunkId thunk_count() noexcept { return table().count.load(std::memory_order_acquire); }
 
-SealedFunction seal_function(void (*function)()) noexcept {
-  const auto address = reinterpret_cast<std::uint64_t>(function);
+SealedFunction seal_function(void (*function)()) {
+  const auto address = start::to_common_address(reinterpret_cast<std::uint64_t>(function));
   return {address, seal_of(address)};
 }
 
@@ -97,7 +95,14 @@ void (*open_function(const SealedFunction& sealed))() {
   if (sealed.address == 0 || sealed.seal != seal_of(sealed.address)) {
     throw DecodeError("the address of the function to call did not come from this program");
   }
-  return reinterpret_cast<void (*)()>(sealed.address);
+  return reinterpret_cast<void (*)()>(start::to_own_address(sealed.address));
 }
 
 }  // namespace brood::detail
+
+namespace brood::start {
+
+SealKey seal_key() noexcept { return detail::the_key(); }
+void set_seal_key(const SealKey& key) noexcept { detail::the_key() = key; }
+
+}  // namespace brood::start

@@ -16,10 +16,10 @@ namespace {
 
 constexpr int kFirstOwnFd = 3;
 
-// Room for one descriptor in a control message, aligned as the kernel wants it.
+// Room for control messages, aligned as the kernel wants it.
 union ControlBuffer {
   cmsghdr align;
-  char bytes[CMSG_SPACE(sizeof(int))];
+  char bytes[CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(kMaxPassedFds * sizeof(int))];
 };
 
 void close_range_or_each(unsigned first, unsigned last) noexcept {
@@ -90,46 +90,142 @@ int packet_socket_pair(Fd (&ends)[2]) noexcept {
 }
 
 int send_packet(int socket, std::span<const std::byte> bytes, int passed_fd, bool wait) noexcept {
+  return send_packet(socket, bytes, std::span(&passed_fd, passed_fd >= 0 ? 1U : 0U), wait);
+}
+
+int send_packet(int socket, std::span<const std::byte> bytes, std::span<const int> fds,
+                bool wait) noexcept {
+  if (fds.size() > kMaxPassedFds) return -EINVAL;
   iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
   ControlBuffer control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  if (passed_fd >= 0) {
+  if (!fds.empty()) {
     message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
     cmsghdr* header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &passed_fd, sizeof(int));
+    header->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(header), fds.data(), fds.size_bytes());
   }
   const int flags = MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT);
   const long result = call_restarting(SYS_sendmsg, socket, &message, flags);
   return static_cast<int>(std::min(result, 0L));
 }
 
-long receive_packet(int socket, std::span<std::byte> bytes, Fd& passed) noexcept {
+namespace {
+
+// Takes a packet; `room` is the bytes of control data that may come with it: in padding, the kernel
+// would find room for one descriptor more.
+long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span<Fd> passed,
+             std::size_t& count, int& sender) noexcept {
   iovec part{bytes.data(), bytes.size()};
   ControlBuffer control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control.bytes;
-  // No more than this: in the padding the kernel would find room for a second descriptor.
-  message.msg_controllen = CMSG_LEN(sizeof(int));
-  passed.reset();
+  message.msg_controllen = room;
+  count = 0;
+  sender = 0;
   const long length =
       call_restarting(SYS_recvmsg, socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (length < 0) return length;
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof(int));
-    passed.reset(fd);
+    if (header->cmsg_level != SOL_SOCKET) continue;
+    if (header->cmsg_type == SCM_CREDENTIALS) {
+      ucred from{};
+      std::memcpy(&from, CMSG_DATA(header), sizeof from);
+      sender = from.pid;
+    }
+    if (header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t came = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < came; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+      if (count < passed.size()) {
+        passed[count++].reset(fd);
+      } else {
+        close_fd(fd);
+      }
+    }
   }
   return (message.msg_flags & MSG_TRUNC) != 0 ? -EMSGSIZE : length;
+}
+
+}  // namespace
+
+long receive_packet(int socket, std::span<std::byte> bytes, Fd& passed) noexcept {
+  passed.reset();
+  std::size_t count = 0;
+  int sender = 0;
+  return receive(socket, bytes, CMSG_LEN(sizeof(int)), std::span(&passed, 1), count, sender);
+}
+
+long receive_packet(int socket, std::span<std::byte> bytes, std::span<Fd> passed,
+                    std::size_t& count) noexcept {
+  int sender = 0;
+  return receive(socket, bytes, CMSG_LEN(std::min(passed.size(), kMaxPassedFds) * sizeof(int)),
+                 passed, count, sender);
+}
+
+long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed, int& sender) noexcept {
+  passed.reset();
+  std::size_t count = 0;
+  return receive(socket, bytes, CMSG_SPACE(sizeof(ucred)) + CMSG_LEN(sizeof(int)),
+                 std::span(&passed, 1), count, sender);
+}
+
+int want_senders(int socket) noexcept {
+  const int on = 1;
+  const long result = call(SYS_setsockopt, socket, SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+  return static_cast<int>(std::min(result, 0L));
+}
+
+int place_fd(int fd, int at) noexcept {
+  if (fd == at) return keep_across_exec(fd);
+  return static_cast<int>(std::min(call_restarting(SYS_dup3, fd, at, 0), 0L));
+}
+
+int keep_across_exec(int fd) noexcept {
+  return static_cast<int>(std::min(call(SYS_fcntl, fd, F_SETFD, 0), 0L));
+}
+
+bool is_open(int fd) noexcept { return call(SYS_fcntl, fd, F_GETFD) >= 0; }
+
+int open_working_directory() noexcept {
+  const long fd = call_restarting(SYS_openat, AT_FDCWD, ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+  return above_streams(static_cast<int>(fd));
+}
+
+int enter_directory(int fd) noexcept {
+  return static_cast<int>(std::min(call(SYS_fchdir, fd), 0L));
+}
+
+long read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const long got =
+        call_restarting(SYS_pread64, fd, bytes.data() + done, bytes.size() - done, offset + done);
+    if (got < 0) return got;
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  return static_cast<long>(done);
+}
+
+long write_at(int fd, std::span<const std::byte> bytes, std::uint64_t offset) noexcept {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const long put =
+        call_restarting(SYS_pwrite64, fd, bytes.data() + done, bytes.size() - done, offset + done);
+    if (put < 0) return put;
+    done += static_cast<std::size_t>(put);
+  }
+  return static_cast<long>(done);
 }
 
 std::uint64_t raise_fd_limit() noexcept {

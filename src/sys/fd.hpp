@@ -54,6 +54,32 @@ int packet_socket_pair(Fd (&ends)[2]) noexcept;
 int send_packet(int socket, std::span<const std::byte> bytes, int passed_fd, bool wait) noexcept;
 long receive_packet(int socket, std::span<std::byte> bytes, Fd& passed) noexcept;
 
+// The same with up to kMaxPassedFds descriptors, which stay the sender's; those that come without
+// room for them are closed. `count` is how many came.
+inline constexpr std::size_t kMaxPassedFds = 250;
+int send_packet(int socket, std::span<const std::byte> bytes, std::span<const int> fds,
+                bool wait) noexcept;
+long receive_packet(int socket, std::span<std::byte> bytes, std::span<Fd> passed,
+                    std::size_t& count) noexcept;
+
+// Has every packet that arrives here from now on carry the number of the process that sent it, by
+// the kernel's word: receive_packet_from tells it (0: unknown). 0 or -errno.
+int want_senders(int socket) noexcept;
+long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed, int& sender) noexcept;
+
+// Puts a copy of `fd` at the number `at`, open across exec. 0 or -errno.
+int place_fd(int fd, int at) noexcept;
+// Leaves `fd` open across exec. 0 or -errno.
+int keep_across_exec(int fd) noexcept;
+bool is_open(int fd) noexcept;
+// The directory that the calling process works in, as a descriptor to give to another; -errno.
+int open_working_directory() noexcept;
+int enter_directory(int fd) noexcept;
+
+// Fills `bytes` from `offset` of a file on. How many there were, or -errno.
+long read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept;
+long write_at(int fd, std::span<const std::byte> bytes, std::uint64_t offset) noexcept;
+
 // Raises the soft limit on open descriptors to the hard limit, as far as the system allows; returns
 // what it was, 0 if unknown.
 std::uint64_t raise_fd_limit() noexcept;

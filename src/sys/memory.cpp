@@ -93,6 +93,10 @@ int make_read_only(void* address, std::size_t bytes) noexcept {
   return status(call(SYS_mprotect, address, bytes, PROT_READ));
 }
 
+void advise_huge_pages(void* address, std::size_t bytes) noexcept {
+  call(SYS_madvise, address, bytes, MADV_HUGEPAGE);
+}
+
 void* map_wiped_on_fork() noexcept {
   void* page = map_private(kPageBytes);
   if (page == nullptr) return nullptr;

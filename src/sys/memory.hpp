@@ -58,6 +58,9 @@ void unmap(void* address, std::size_t bytes) noexcept;
 // From now on this process can only read [address, address + bytes). 0 or -errno.
 int make_read_only(void* address, std::size_t bytes) noexcept;
 
+// Asks for large pages there, where the system has them.
+void advise_huge_pages(void* address, std::size_t bytes) noexcept;
+
 // One page that reads as zeros in every process forked from this one, whoever forks it.
 // nullptr if the system can't.
 void* map_wiped_on_fork() noexcept;

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -219,12 +220,27 @@ ExitStatus ExitStatus::from_wait_status(int status) noexcept {
   return result;
 }
 
+int ExitStatus::to_wait_status() const noexcept {
+  constexpr int kCore = 0x80;
+  return signal != 0 ? signal | (core ? kCore : 0) : (code & 0xff) << 8;
+}
+
 int open_pidfd(int pid) noexcept {
   const long fd = call(SYS_pidfd_open, pid, 0);
   return above_streams(static_cast<int>(fd));
 }
 
 namespace {
+
+std::uint64_t ns_of(const timeval& time) noexcept {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(time.tv_usec) * 1000;
+}
+
+UsageAtEnd usage_in(const rusage& used) noexcept {
+  return {ns_of(used.ru_utime), ns_of(used.ru_stime),
+          static_cast<std::uint64_t>(used.ru_maxrss) * 1024};
+}
 
 ExitStatus status_of(const siginfo_t& info) noexcept {
   ExitStatus status;
@@ -239,11 +255,13 @@ ExitStatus status_of(const siginfo_t& info) noexcept {
 
 int reap_by(int type, int id, ExitStatus& status) noexcept {
   siginfo_t info{};
+  rusage used{};
   const long result =
-      call_restarting(SYS_waitid, type, id, &info, WEXITED | WNOHANG | __WALL, nullptr);
+      call_restarting(SYS_waitid, type, id, &info, WEXITED | WNOHANG | __WALL, &used);
   if (result < 0) return static_cast<int>(result);
   if (info.si_pid == 0) return 0;
   status = status_of(info);
+  status.usage = usage_in(used);
   return 1;
 }
 
@@ -265,7 +283,11 @@ void lead_process_group() noexcept { call(SYS_setpgid, 0, 0); }
 void kill_group(int leader_pid) noexcept { call(SYS_kill, -leader_pid, SIGKILL); }
 
 int has_ended(int pidfd, std::int64_t deadline_ns) noexcept {
-  pollfd entry{pidfd, POLLIN, 0};
+  return becomes_readable(pidfd, deadline_ns);
+}
+
+int becomes_readable(int fd, std::int64_t deadline_ns) noexcept {
+  pollfd entry{fd, POLLIN, 0};
   for (;;) {
     timespec limit{};
     const std::int64_t left =

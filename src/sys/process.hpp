@@ -32,12 +32,21 @@ long fork_loud(Fd& pidfd) noexcept;
 // that of fork_loud.)
 long fork_orphan(Fd& pidfd) noexcept;
 
+// What a process and its reaped children have used, as the kernel counts it at their end.
+struct UsageAtEnd {
+  std::uint64_t user_ns = 0;  // processor time
+  std::uint64_t system_ns = 0;
+  std::uint64_t peak_rss_bytes = 0;
+};
+
 // How a process ended, as wait() tells it.
 struct ExitStatus {
   int code = 0;       // if it exited
   int signal = 0;     // if a signal killed it
   bool core = false;  // a core file was written
+  UsageAtEnd usage;
   static ExitStatus from_wait_status(int status) noexcept;
+  [[nodiscard]] int to_wait_status() const noexcept;
 };
 
 // A descriptor that becomes readable when the process has ended. -errno if there is none.
@@ -50,6 +59,9 @@ int reap(int pidfd, ExitStatus& status) noexcept;
 // Proof that the process behind the pidfd has ended; waits for it until deadline_ns (now_ns()).
 // 1: ended; 0: not yet; -errno.
 int has_ended(int pidfd, std::int64_t deadline_ns) noexcept;
+
+// The same for any descriptor. 1: there is something to read, also an end of file; 0; -errno.
+int becomes_readable(int fd, std::int64_t deadline_ns) noexcept;
 
 // 0 or -errno (-ESRCH: it has ended and was reaped).
 int send_signal(int pidfd, int signal) noexcept;

@@ -1,7 +1,10 @@
 #include "warden/family.hpp"
 
 #include <atomic>
+#include <cerrno>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "brood/error.hpp"
 #include "sys/clock.hpp"
@@ -60,8 +63,10 @@ Family& Family::join() {
     if (family == nullptr) {
       // What a plain fork copied is another process's membership; it is left alone.
       Family* const inherited = the_family.load(std::memory_order_acquire);
-      family = new Family();
-      family->inherited_ = inherited;
+      std::unique_ptr<Family> founded(new Family);
+      founded->found(nullptr, false);
+      founded->inherited_ = inherited;
+      family = founded.release();
       the_family.store(family, std::memory_order_release);
     }
   }
@@ -71,32 +76,60 @@ Family& Family::join() {
   return *family;
 }
 
-Family::Family()
-    : segment_("brood:family", sizeof(shm::FamilyLayout)), member_token_(sys::process_token()) {
+Family& Family::found_with_nursery(BirthFn birth, bool copy_threads) {
+  const FoundingLock lock;
+  Family* const inherited = the_family.load(std::memory_order_acquire);
+  std::unique_ptr<Family> founded(new Family);
+  founded->inherited_ = inherited;
+  // Before the warden is copied: the children find it here.
+  the_family.store(founded.get(), std::memory_order_release);
+  try {
+    founded->found(birth, copy_threads);
+  } catch (...) {
+    the_family.store(inherited, std::memory_order_release);
+    throw;
+  }
+  return *founded.release();
+}
+
+void Family::found(BirthFn birth, bool copy_threads) {
+  segment_ = shm::Segment("brood:family", sizeof(shm::FamilyLayout));
   segment_.reserve(0, sizeof(shm::FamilyLayout));
   owners_ = shm::OwnerTable(layout().owners, layout().lives);
+  has_nursery_ = birth != nullptr;
+  member_token_ = sys::process_token();
   const int self = sys::process_id();
   for (const std::uint16_t slot : {shm::kHostSlot, shm::kWardenSlot}) {
     owners_.claim_slot(slot, self);
     owners_.settle({slot, 1}, self);
   }
 
-  sys::Fd ends[2];
-  sys::require(sys::packet_socket_pair(ends), "connecting to the warden");
+  sys::Fd wardens_end;
+  {
+    sys::Fd ends[2];
+    sys::require(sys::packet_socket_pair(ends), "connecting to the warden");
+    socket_ = std::move(ends[0]);
+    wardens_end = std::move(ends[1]);
+  }
   const sys::Fd host_pidfd(
       static_cast<int>(sys::require(sys::open_pidfd(self), "opening a pidfd of this process")));
   // A sandbox may forbid what ends processes: better not to start any.
   sys::require(sys::send_signal(host_pidfd.get(), 0), "signalling a process by its pidfd");
-  const WardenStart start{&layout(), ends[1].get(), host_pidfd.get(), self};
+  start_warden(
+      {&layout(), wardens_end.get(), host_pidfd.get(), self, birth, socket_.get(), segment_.fd()},
+      copy_threads);
+}
+
+void Family::start_warden(const WardenStart& start, bool copy_threads) {
   long pid = 0;
   {
     const sys::SignalsBlocked blocked;
-    pid = sys::clone_quiet(warden_pidfd_);
+    // Only the C library's own fork leaves the heap usable when other threads were in it.
+    pid = copy_threads ? sys::fork_orphan(warden_pidfd_) : sys::clone_quiet(warden_pidfd_);
     if (pid == 0) warden_main(start);
   }
   if (pid < 0) throw_start_error(static_cast<int>(-pid));
   warden_pid_ = static_cast<int>(pid);
-  socket_ = std::move(ends[0]);
 
   const std::int64_t deadline = sys::now_ns() + kWardenStartNs;
   while (layout().header.warden_watches.load(std::memory_order_acquire) == 0) {
@@ -113,6 +146,29 @@ Family::Family()
   }
 }
 
+int Family::remain_in_newborn() noexcept {
+  Family* family = the_family.load(std::memory_order_acquire);
+  if (family == nullptr) return -ESRCH;
+  const int warden = sys::parent_id();
+  const int pidfd = sys::open_pidfd(warden);
+  if (pidfd < 0) return pidfd;
+  family->warden_pidfd_.reset(pidfd);
+  family->warden_pid_ = warden;
+  family->member_token_ = sys::process_token();
+  return 0;
+}
+
+void Family::remain_after_exec(sys::Fd segment, sys::Fd socket) {
+  std::unique_ptr<Family> family(new Family);
+  family->segment_ = shm::Segment(std::move(segment), sizeof(shm::FamilyLayout));
+  family->owners_ = shm::OwnerTable(family->layout().owners, family->layout().lives);
+  family->socket_ = std::move(socket);
+  family->has_nursery_ = true;
+  the_family.store(family.get(), std::memory_order_release);
+  sys::require(remain_in_newborn(), "opening a pidfd of the warden");
+  static_cast<void>(family.release());
+}
+
 bool Family::warden_lost() const noexcept {
   const std::uint32_t life =
       layout().lives[shm::kWardenSlot].life.word.load(std::memory_order_acquire);
@@ -120,6 +176,8 @@ bool Family::warden_lost() const noexcept {
   // It could not hold its word (a sandbox may forbid that), so there is no early sign.
   return sys::has_ended(warden_pidfd_.get(), 0) == 1;
 }
+
+Family* Family::inherited() noexcept { return the_family.load(std::memory_order_acquire); }
 
 void Family::remain_in_child() noexcept {
   Family* family = the_family.load(std::memory_order_acquire);

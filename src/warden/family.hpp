@@ -9,6 +9,7 @@
 #include "shm/segment.hpp"
 #include "sys/fd.hpp"
 #include "warden/protocol.hpp"
+#include "warden/warden.hpp"
 
 namespace brood::warden {
 
@@ -21,10 +22,21 @@ class Family {
   // The family of the calling process; founds one (segment and warden) if it has none. A process
   // that the host forked by itself has none.
   static Family& join();
+  // Founds the family of the calling process, which must have none, with a warden that is also a
+  // nursery. `copy_threads`: this process has threads already, and the user accepts what that
+  // means.
+  static Family& found_with_nursery(BirthFn birth, bool copy_threads);
   // The same without founding; nullptr if there is none.
   static Family* current() noexcept;
   // In a child that brood has started: it belongs to the parent's family.
   static void remain_in_child() noexcept;
+  // The same in a child of the warden, to whose copy of the founder's memory this object belongs.
+  // 0 or -errno.
+  static int remain_in_newborn() noexcept;
+  // The same after exec, from what was left open.
+  static void remain_after_exec(sys::Fd segment, sys::Fd socket);
+  // What this process's memory holds of a family, also if it is its parent's.
+  static Family* inherited() noexcept;
   // Ends the warden of a family whose objects are all gone. For tests that count processes.
   static void disband() noexcept;
 
@@ -33,17 +45,22 @@ class Family {
     return *reinterpret_cast<shm::FamilyLayout*>(segment_.base());
   }
   [[nodiscard]] int socket() const noexcept { return socket_.get(); }
+  [[nodiscard]] int segment_fd() const noexcept { return segment_.fd(); }
   [[nodiscard]] int warden_pid() const noexcept { return warden_pid_; }
+  [[nodiscard]] bool has_nursery() const noexcept { return has_nursery_; }
   [[nodiscard]] bool warden_lost() const noexcept;
 
  private:
-  Family();
+  Family() = default;
+  void found(BirthFn birth, bool copy_threads);
+  void start_warden(const WardenStart& start, bool copy_threads);
 
   shm::Segment segment_;
   shm::OwnerTable owners_;
   sys::Fd socket_;
   sys::Fd warden_pidfd_;
   int warden_pid_ = 0;
+  bool has_nursery_ = false;
   std::uint64_t member_token_ = 0;  // of the process this object is valid in
   Family* inherited_ = nullptr;     // a parent's, kept reachable so that it is no leak
 };

@@ -1,6 +1,18 @@
-// What members tell their warden, and the warden's own copy of it.
+// What members tell their warden, and what it tells those who asked it for a child.
+//
+// A birth (start/birth.hpp), between who asks, the warden, and the child:
+//
+//   asker   makes a line (a pair of sockets), writes what the child has to know into one end,
+//           sends the other end to the warden
+//   warden  copies itself; it and the copy, the child, both have that end
+//   child   reads from the line, becomes what it was asked to be, announces itself on the line with
+//           a pidfd, closes its end, and runs the caller's function
+//   warden  reaps the child when it ends, and says on the line how
+//
+// Whoever dies at any point of this: the line has no writer any more, so the asker reads its end.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "shm/arena.hpp"
@@ -24,6 +36,30 @@ struct Announcement {
   std::int32_t parent_pid = 0;  // whose end ends it
   shm::OwnerId owner{};         // its slot in the family's owner table, if has_owner
   std::uint32_t has_owner = 0;
+  // A child is asked for: what is passed along is the warden's end of the line, and the child will
+  // be a member as described here, but for the ids, which the kernel tells.
+  std::uint32_t birth = 0;
+};
+
+enum class LineNews : std::uint32_t {
+  born = 1,  // with a pidfd; from here on the user's code runs
+  refused,   // the child could not become what it was asked to be: `text` says why
+  unborn,    // the warden could not make a child: `error`
+  ended,     // `status`, and what it used
+};
+
+// One packet on the line.
+struct LineMessage {
+  LineNews news = LineNews::born;
+  std::int32_t pid = 0;
+  std::int32_t error = 0;    // an errno value
+  std::int32_t status = 0;   // as wait() tells it
+  std::uint32_t thunks = 0;  // born: how many numbers of code mean the same there as in the asker
+  std::uint32_t reserved = 0;
+  std::uint64_t user_ns = 0;  // ended: processor time, and the most memory it had
+  std::uint64_t system_ns = 0;
+  std::uint64_t peak_rss_bytes = 0;
+  std::array<char, 512> text{};
 };
 
 // Announces the calling process, which must not go on if that fails: nobody would end it when its

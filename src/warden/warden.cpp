@@ -30,6 +30,7 @@ constexpr std::int64_t kLastStandNs = 800'000'000;
 struct Member {
   Announcement said;
   sys::Fd pidfd;
+  sys::Fd line;                 // of one that was born here: who asked for it hears of its end
   std::int64_t kill_at_ns = 0;  // 0: not condemned
   bool heard = true;            // its end is told by events_; else it is looked after now and then
   [[nodiscard]] bool ends_with_parent() const noexcept {
@@ -47,10 +48,11 @@ class Warden {
   [[nodiscard]] bool prepare() noexcept {
     if (members_ == nullptr || events_.open() < 0) return false;
     if (events_.add(start_.socket, kSocketTag) < 0) return false;
+    if (start_.birth != nullptr && sys::want_senders(start_.socket) < 0) return false;
     Announcement host;
     host.kind = MemberKind::host;
     host.pid = start_.host_pid;
-    return enlist(host, sys::Fd(start_.host_pidfd));
+    return enlist(host, sys::Fd(start_.host_pidfd)) != nullptr;
   }
 
   void run() noexcept {
@@ -73,10 +75,16 @@ class Warden {
   }
 
  private:
-  bool enlist(const Announcement& said, sys::Fd pidfd) noexcept {
+  [[nodiscard]] std::size_t free_index() const noexcept {
     std::size_t index = 0;
     while (index < used_ && members_[index].pidfd) ++index;
-    if (index == kMaxMembers) return false;
+    return index;
+  }
+
+  // nullptr: there is no room.
+  Member* enlist(const Announcement& said, sys::Fd pidfd) noexcept {
+    const std::size_t index = free_index();
+    if (index == kMaxMembers) return nullptr;
     // There may be no memory, or too many watches of this user's: a member it is all the same.
     const bool heard = events_.add(pidfd.get(), index) >= 0;
     if (index == used_) ++used_;
@@ -90,7 +98,7 @@ class Warden {
         !is_member(said.parent_pid)) {
       condemn(*member);
     }
-    return true;
+    return member;
   }
 
   [[nodiscard]] bool is_member(std::int32_t pid) const noexcept {
@@ -104,20 +112,63 @@ class Warden {
     for (;;) {
       Announcement said;
       sys::Fd pidfd;
-      const long length =
-          sys::receive_packet(start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd);
+      int sender = 0;
+      const long length = sys::receive_packet_from(
+          start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd, sender);
       if (length == -EAGAIN) return;
       if (length <= 0) {
-        // Every member has closed its end; what is left to do, pidfds tell.
-        if (length == 0) events_.remove(start_.socket);
+        if (length == 0 || length == -EMSGSIZE) continue;  // nobody of ours says that
         return;
       }
       if (length != sizeof said || !pidfd || said.kind == MemberKind::host ||
           said.kind > MemberKind::worker) {
         continue;
       }
-      enlist(said, std::move(pidfd));
+      if (said.birth != 0) {
+        bear(said, std::move(pidfd), sender);
+      } else {
+        enlist(said, std::move(pidfd));
+      }
     }
+  }
+
+  // ---- children of our own
+
+  void bear(Announcement said, sys::Fd line, int asker_pid) noexcept {
+    if (start_.birth == nullptr) return say_unborn(line, ENOSYS);
+    if (free_index() == kMaxMembers) return say_unborn(line, EAGAIN);
+    said.parent_pid = asker_pid;
+    sys::Fd pidfd;
+    const long pid = sys::clone_quiet(pidfd);
+    if (pid == 0) start_.birth({line.get(), asker_pid, said.owner});
+    if (pid < 0) return say_unborn(line, static_cast<int>(-pid));
+    said.pid = static_cast<std::int32_t>(pid);
+    if (said.has_owner != 0) owners_.settle(said.owner, said.pid);
+    enlist(said, std::move(pidfd))->line = std::move(line);
+  }
+
+  static void say_unborn(const sys::Fd& line, int error) noexcept {
+    LineMessage message;
+    message.news = LineNews::unborn;
+    message.error = error;
+    sys::send_packet(line.get(), std::as_bytes(std::span(&message, 1)), -1, false);
+  }
+
+  // It has ended: it is a zombie of ours no longer than this.
+  static void reap_own(Member& member) noexcept {
+    if (!member.line) return;
+    LineMessage message;
+    message.news = LineNews::ended;
+    message.pid = member.said.pid;
+    sys::ExitStatus status;
+    if (sys::reap(member.pidfd.get(), status) == 1) {
+      message.status = status.to_wait_status();
+      message.user_ns = status.usage.user_ns;
+      message.system_ns = status.usage.system_ns;
+      message.peak_rss_bytes = status.usage.peak_rss_bytes;
+      sys::send_packet(member.line.get(), std::as_bytes(std::span(&message, 1)), -1, false);
+    }
+    member.line.reset();
   }
 
   void bury(std::size_t index) noexcept {
@@ -125,6 +176,7 @@ class Warden {
     Member& member = members_[index];
     if (sys::has_ended(member.pidfd.get(), 0) != 1) return;
     const Announcement said = member.said;
+    reap_own(member);
     let_go(member);
     owners_.release_claims_of(said.pid);
     if (said.has_owner != 0) {
@@ -142,6 +194,8 @@ class Warden {
 
   void let_go(Member& member) noexcept {
     unheard_ -= member.heard ? 0U : 1U;
+    // A child just born has a copy of it, so that closing ours would not do.
+    if (member.heard) events_.remove(member.pidfd.get());
     member.heard = true;
     member.pidfd.reset();
   }
@@ -223,7 +277,7 @@ class Warden {
 void warden_main(const WardenStart& start) noexcept {
   sys::reset_signals();
   sys::ignore_terminal_signals();
-  const std::array keep = {start.socket, start.host_pidfd};
+  const std::array keep = {start.socket, start.host_pidfd, start.member_socket, start.segment_fd};
   sys::close_all_but(keep);
   // It must not keep a pipe open that the host's reader waits to see closed.
   for (const int stream : {0, 1, 2}) sys::redirect_to_null(stream);

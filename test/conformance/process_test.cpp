@@ -38,7 +38,7 @@ ProcessOptions by(StartMethod method, std::string name = {}, bool daemon = false
   return {.name = std::move(name), .daemon = daemon, .start = method};
 }
 
-class ProcessTest : public testing::TestWithParam<StartMethod> {
+class ProcessTest : public StartMethodTest {
  protected:
   static ProcessOptions options(std::string name = {}, bool daemon = false) {
     return by(GetParam(), std::move(name), daemon);

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "start/birth.hpp"
 #include "support/processes.hpp"
 #include "support/time.hpp"
 #include "warden/family.hpp"
@@ -121,6 +122,8 @@ void start_the_threads_of_tools() {
 }  // namespace brood::test
 
 int main(int argc, char** argv) {
+  // As init() would, but without making this process a family: most tests found their own.
+  brood::start::be_born_if_spawned();
   brood::test::mark_this_program(argv);
   // Fails for the leader of a process group, which loses nothing but the sight of some zombies.
   setsid();

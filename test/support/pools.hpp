@@ -14,8 +14,18 @@ namespace brood::test {
 
 using namespace std::chrono_literals;
 
-// Tests of this fixture run once for each start method.
-class PoolConformance : public testing::TestWithParam<StartMethod> {
+// What a program does first that uses this start method.
+inline void prepare_for(StartMethod method) {
+  if (method != StartMethod::fork) init();
+}
+
+// Tests of such a fixture run once for each start method.
+class StartMethodTest : public testing::TestWithParam<StartMethod> {
+ protected:
+  void SetUp() override { prepare_for(GetParam()); }
+};
+
+class PoolConformance : public StartMethodTest {
  protected:
   [[nodiscard]] static PoolOptions with(std::size_t workers) {
     PoolOptions options;
@@ -26,16 +36,15 @@ class PoolConformance : public testing::TestWithParam<StartMethod> {
 };
 
 inline std::string start_method_name(const testing::TestParamInfo<StartMethod>& info) {
-  switch (info.param) {
-    case StartMethod::fork:
-      return "fork";
-  }
-  return "unknown";
+  return std::string(name_of(info.param));
 }
 
-#define BROOD_FOR_EACH_START_METHOD(Fixture)                                       \
-  INSTANTIATE_TEST_SUITE_P(, Fixture, testing::Values(::brood::StartMethod::fork), \
-                           ::brood::test::start_method_name)
+#define BROOD_FOR_EACH_START_METHOD(Fixture)                                        \
+  INSTANTIATE_TEST_SUITE_P(                                                         \
+      , Fixture,                                                                    \
+      testing::Values(::brood::StartMethod::fork, ::brood::StartMethod::forkserver, \
+                      ::brood::StartMethod::spawn),                                 \
+      ::brood::test::start_method_name)
 
 // The exception of type E that `action` throws; fails the test and returns nothing useful if it
 // throws none or another.

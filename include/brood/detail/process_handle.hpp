@@ -11,13 +11,23 @@
 
 #include "brood/detail/arguments.hpp"
 #include "brood/detail/pool_core.hpp"
+#include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
+#include "brood/start_method.hpp"
 
 namespace brood {
 struct ExitCode;
 }
 
 namespace brood::detail {
+
+// A call in a form that another process can read.
+struct SentCall {
+  ThunkId thunk = 0;
+  const void* function = nullptr;  // the plain function to call, if it is one
+  std::vector<std::byte> arguments = {};
+  std::vector<std::vector<std::byte>> blobs = {};  // bound values, named by their index
+};
 
 // What a child runs.
 class ProcessTarget {
@@ -30,12 +40,14 @@ class ProcessTarget {
   virtual void check() const {}
   // The exit status.
   virtual int run() = 0;
+  // Throws NotSendable. Never asked of a target that always forks.
+  [[nodiscard]] virtual SentCall send() const { throw NotSendable("brood: this always forks"); }
 };
 
 struct ProcessSettings {
   std::string name;
   bool daemon = false;
-  bool fork_asked_for = false;
+  std::optional<StartMethod> start = std::nullopt;
 };
 
 // Threads: one at a time. Blocking: join_until and the destructor. Ownership: of the child's pidfd
@@ -114,16 +126,44 @@ template <class Wire>
 struct KeptArgument {
   using type = typename Wire::Value;
   static type&& pass(type& value) { return std::move(value); }
+  static const type& look(const type& value) { return value; }
 };
 template <class T>
 struct KeptArgument<ViewWire<std::span<T>>> {
   using type = std::vector<std::remove_const_t<T>>;
   static std::span<T> pass(const type& value) { return value; }
+  static std::span<T> look(const type& value) { return value; }
 };
 template <>
 struct KeptArgument<ViewWire<std::string_view>> {
   using type = std::string;
   static std::string_view pass(const type& value) { return value; }
+  static std::string_view look(const type& value) { return value; }
+};
+
+// The call of a process as its child runs it, if the child is no copy of the caller. The reply is
+// the exit status.
+template <class F, class List>
+struct ProcessJob;
+template <class F, class... Wires>
+struct ProcessJob<F, TypeList<Wires...>> {
+  static constexpr std::string_view name() { return type_name<F>(); }
+  static void run(TaskFrame& frame) {
+    Reader in(frame.arguments());
+    const std::size_t total = in.remaining();
+    auto f = CallableCodec<F>::decode(in, frame);
+    auto arguments = ArgumentPack<TypeList<Wires...>>::decode(in, total);
+    in.expect_end();
+    frame.enter_user_code();
+    const int status = exit_status_of([&]() -> decltype(auto) {
+      return std::apply(
+          [&](auto&... values) -> decltype(auto) { return std::invoke(f, std::move(values)...); },
+          arguments);
+    });
+    frame.leave_user_code();
+    Writer out(frame.reply(sizeof status));
+    out.write_scalar(status);
+  }
 };
 
 // Only what every start method could send.
@@ -145,6 +185,26 @@ class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
           },
           arguments_);
     });
+  }
+
+  [[nodiscard]] SentCall send() const override {
+    using Pack = ArgumentPack<TypeList<Wires...>>;
+    SentCall sent;
+    sent.thunk = thunk_of<ProcessJob<F, TypeList<Wires...>>>();
+    sent.function = CallableCodec<F>::function(function_);
+    std::apply(
+        [&](const auto&... kept) {
+          sent.arguments.resize(
+              Pack::end_after(CallableCodec<F>::size, KeptArgument<Wires>::look(kept)...));
+          Writer out(sent.arguments);
+          CallableCodec<F>::encode(function_, out, [&](const BoundPtr& blob) {
+            blob->encode(sent.blobs.emplace_back(blob->size()));
+            return std::uint64_t{sent.blobs.size() - 1};
+          });
+          Pack::encode(out, CallableCodec<F>::size, KeptArgument<Wires>::look(kept)...);
+        },
+        arguments_);
+    return sent;
   }
 
  private:

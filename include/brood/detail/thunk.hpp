@@ -52,7 +52,8 @@ struct SealedFunction {
   std::uint64_t address = 0;
   std::uint64_t seal = 0;
 };
-SealedFunction seal_function(void (*function)()) noexcept;
+// Throws DecodeError if the family does not know the code there.
+SealedFunction seal_function(void (*function)());
 // Throws DecodeError if the seal is not ours.
 void (*open_function(const SealedFunction& sealed))();
 

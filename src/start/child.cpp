@@ -1,0 +1,196 @@
+#include "start/child.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <unordered_map>
+#include <utility>
+
+#include "start/nursery.hpp"
+#include "sys/clock.hpp"
+#include "sys/epoll.hpp"
+#include "sys/identity.hpp"
+#include "sys/procfs.hpp"
+#include "sys/signals.hpp"
+#include "sys/syscall.hpp"
+#include "warden/family.hpp"
+
+namespace brood::start {
+
+namespace {
+
+constexpr std::int64_t kTermGraceNs = 1'000'000'000;
+// The warden reaps at once; if it was stopped, the status is not waited for for ever.
+constexpr std::int64_t kLongestReapNs = 5'000'000'000;
+
+// The list of one process. A copy that a fork made belongs to nobody, and its lock may be held.
+struct Children {
+  std::uint64_t token = sys::process_token();
+  Children* inherited = nullptr;  // kept reachable, so that it is no leak
+  std::mutex mutex;
+  std::unordered_map<const Child*, std::weak_ptr<Child>> living;
+  sys::ReadableSet ends;  // their pidfds; open while there are any
+};
+
+std::atomic<Children*> the_children{nullptr};
+
+void end_all_at_exit();
+
+Children* children_if_any() noexcept {
+  Children* children = the_children.load(std::memory_order_acquire);
+  return children != nullptr && children->token == sys::process_token() ? children : nullptr;
+}
+
+Children& children() {
+  if (Children* mine = children_if_any()) return *mine;
+  auto fresh = std::make_unique<Children>();
+  fresh->inherited = the_children.load(std::memory_order_acquire);
+  Children* expected = fresh->inherited;
+  if (the_children.compare_exchange_strong(expected, fresh.get())) {
+    std::atexit(end_all_at_exit);
+    return *fresh.release();
+  }
+  return *expected;
+}
+
+void forget(const Child& child) noexcept {
+  Children* list = children_if_any();
+  if (list == nullptr) return;
+  const std::lock_guard lock(list->mutex);
+  if (list->living.erase(&child) == 0) return;
+  list->ends.remove(child.pidfd());
+  if (list->living.empty()) list->ends = sys::ReadableSet{};
+}
+
+// As multiprocessing does at the end of a program: daemons are ended, others waited for.
+void end_all_at_exit() {
+  for (const std::shared_ptr<Child>& child : living_children()) {
+    if (child->daemon()) child->send_signal(sys::signal_number::kTerminate);
+  }
+  for (const std::shared_ptr<Child>& child : living_children()) {
+    if (child->daemon()) child->end_by_force();
+    child->join();
+  }
+}
+
+}  // namespace
+
+Child::Child(ChildRecord record) : record_(std::move(record)), token_(sys::process_token()) {}
+
+Child::~Child() {
+  if (is_mine()) {
+    forget(*this);
+    return;
+  }
+  // A copy: the numbers may be somebody else's by now.
+  const_cast<ChildRecord&>(record_).pidfd.release();
+  const_cast<ChildRecord&>(record_).line.release();
+}
+
+bool Child::is_mine() const noexcept { return token_ == sys::process_token(); }
+
+bool Child::wait_until(detail::DeadlineNs deadline) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return true;
+  }
+  const long result = sys::has_ended(record_.pidfd.get(), deadline);
+  if (sys::require(result, "waiting for a process") == 0) return false;
+  take_status();
+  return true;
+}
+
+void Child::take_status() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) return;
+    if (record_.line) {
+      if (const auto end = read_end(record_.line, sys::now_ns() + kLongestReapNs)) {
+        status_ = sys::ExitStatus::from_wait_status(end->status);
+        status_->usage = {end->user_ns, end->system_ns, end->peak_rss_bytes};
+      }
+    } else {
+      sys::ExitStatus taken;
+      if (sys::reap(record_.pidfd.get(), taken) == 1) status_ = taken;
+      // As the warden does for those it has heard of: this one may have died before it was.
+      if (warden::Family* family = warden::Family::current()) {
+        family->owners().mark_dead(record_.owner);
+        family->owners().release(record_.owner);
+      }
+    }
+    ended_ = true;
+  }
+  forget(*this);
+}
+
+std::optional<sys::ExitStatus> Child::status() const {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+void Child::send_signal(int signal) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!ended_) sys::send_signal(record_.pidfd.get(), signal);
+}
+
+void Child::end_by_force() noexcept {
+  send_signal(sys::signal_number::kTerminate);
+  if (sys::has_ended(record_.pidfd.get(), sys::now_ns() + kTermGraceNs) != 1) {
+    send_signal(sys::signal_number::kKill);
+  }
+}
+
+void Child::join() noexcept {
+  constexpr std::int64_t kPauseNs = 1'000'000;
+  while (sys::has_ended(record_.pidfd.get(), sys::kForever) != 1) sys::sleep_ns(kPauseNs);
+  take_status();
+}
+
+void add_child(const std::shared_ptr<Child>& child) {
+  Children& list = children();
+  const std::lock_guard lock(list.mutex);
+  if (list.ends.fd() < 0) list.ends.open();
+  list.living.emplace(child.get(), child);
+  // Without it, looking finds the child all the same when it is asked for by name.
+  list.ends.add(child->pidfd(), reinterpret_cast<std::uint64_t>(child.get()));
+}
+
+void bury_ended_children() noexcept {
+  Children* list = children_if_any();
+  if (list == nullptr) return;
+  std::array<std::uint64_t, 64> tags;
+  for (;;) {
+    std::array<std::shared_ptr<Child>, tags.size()> ended;
+    std::size_t count = 0;
+    {
+      const std::lock_guard lock(list->mutex);
+      if (list->living.empty()) return;
+      const int found = list->ends.wait(tags, 0);
+      for (int i = 0; i < found; ++i) {
+        const auto entry =
+            list->living.find(reinterpret_cast<const Child*>(tags[static_cast<std::size_t>(i)]));
+        if (entry != list->living.end()) ended[count++] = entry->second.lock();
+      }
+    }
+    if (count == 0) return;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (ended[i] != nullptr) static_cast<void>(ended[i]->wait_until(0));
+    }
+  }
+}
+
+std::vector<std::shared_ptr<Child>> living_children() {
+  bury_ended_children();
+  std::vector<std::shared_ptr<Child>> found;
+  Children* list = children_if_any();
+  if (list == nullptr) return found;
+  const std::lock_guard lock(list->mutex);
+  for (const auto& [unused, entry] : list->living) {
+    if (std::shared_ptr<Child> child = entry.lock()) found.push_back(std::move(child));
+  }
+  std::ranges::sort(found, {}, &Child::pid);
+  return found;
+}
+
+}  // namespace brood::start

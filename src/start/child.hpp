@@ -1,0 +1,76 @@
+// Started processes as the process that started them sees them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "brood/detail/pool_core.hpp"
+#include "shm/arena.hpp"
+#include "sys/fd.hpp"
+#include "sys/process.hpp"
+
+namespace brood::start {
+
+// What is known of a process from its start on.
+struct ChildRecord {
+  int pid = 0;
+  sys::Fd pidfd;
+  sys::Fd line;  // of one born from the warden, which reaps it; else it is ours to reap
+  shm::OwnerId owner;
+  std::string name;
+  bool daemon = false;
+};
+
+// Threads: any. Blocking: wait_until(). Ownership: of the descriptors, and of the zombie if it is
+// ours; shared by the Process and the list of children. In a process that the user forks, copies
+// are inert. Errors: SystemError from wait_until() if the system refuses to wait. Death: that of
+// the process is what it tells.
+class Child {
+ public:
+  explicit Child(ChildRecord record);
+  ~Child();
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  [[nodiscard]] int pid() const noexcept { return record_.pid; }
+  [[nodiscard]] int pidfd() const noexcept { return record_.pidfd.get(); }
+  [[nodiscard]] const std::string& name() const noexcept { return record_.name; }
+  [[nodiscard]] bool daemon() const noexcept { return record_.daemon; }
+  [[nodiscard]] bool is_mine() const noexcept;
+
+  // True: it has ended, its status is known or known to be lost, and it is no zombie.
+  bool wait_until(detail::DeadlineNs deadline);
+  // After that. nullopt: nobody knows, because somebody else has reaped it.
+  [[nodiscard]] std::optional<sys::ExitStatus> status() const;
+
+  // Nothing if it has ended.
+  void send_signal(int signal) noexcept;
+  // SIGTERM, and after a second SIGKILL to it and all below it.
+  void end_by_force() noexcept;
+  // The kernel may refuse to wait: it is asked again now and then.
+  void join() noexcept;
+
+ private:
+  void take_status() noexcept;
+
+  const ChildRecord record_;
+  const std::uint64_t token_;  // of the process that started it
+  mutable std::mutex mutex_;   // guards what follows
+  bool ended_ = false;
+  std::optional<sys::ExitStatus> status_;
+};
+
+// Those that this process has started and that are not known to have ended. Looking takes the
+// status of those that have: at the latest then they are no zombies any more.
+//
+// Threads: any. Blocking: never. Errors: std::bad_alloc.
+std::vector<std::shared_ptr<Child>> living_children();
+void add_child(const std::shared_ptr<Child>& child);
+// The same look, without a list: for every call that has to do with processes.
+void bury_ended_children() noexcept;
+
+}  // namespace brood::start

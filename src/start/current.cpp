@@ -1,0 +1,102 @@
+#include "start/current.hpp"
+
+#include <atomic>
+
+#include "brood/error.hpp"
+#include "start/birth.hpp"
+#include "warden/family.hpp"
+
+namespace brood {
+
+namespace start {
+
+namespace {
+
+struct Life {
+  std::string name = "MainProcess";
+  std::string prefix;  // of children's names
+  std::string parent_name;
+  int parent_pid = 0;
+  std::atomic<unsigned> children{0};
+  std::atomic<int> default_method{-1};  // a StartMethod; -1: none was set
+};
+
+Life& life() noexcept {
+  static auto* const the_life = new Life;  // NOLINT(bugprone-unhandled-exception-at-new)
+  return *the_life;
+}
+
+bool has_nursery() noexcept {
+  const warden::Family* family = warden::Family::current();
+  return family != nullptr && family->has_nursery();
+}
+
+}  // namespace
+
+void begin_life(const std::string& name, const std::string& parent_name, int parent_pid) {
+  life().name = name;
+  life().prefix = name;
+  life().parent_name = parent_name;
+  life().parent_pid = parent_pid;
+  life().children.store(0);
+}
+
+const std::string& own_name() noexcept { return life().name; }
+int pid_of_parent() noexcept { return life().parent_pid; }
+const std::string& name_of_parent() noexcept { return life().parent_name; }
+
+std::string next_child_name() {
+  const std::string number = std::to_string(life().children.fetch_add(1) + 1);
+  return life().prefix.empty() ? "Process-" + number : life().prefix + ":" + number;
+}
+
+void adopt_default_start_method(std::optional<StartMethod> method) noexcept {
+  life().default_method.store(method ? static_cast<int>(*method) : -1);
+}
+
+std::optional<StartMethod> default_start_method() noexcept {
+  const int set = life().default_method.load();
+  return set >= 0 ? std::optional(static_cast<StartMethod>(set)) : std::nullopt;
+}
+
+Choice choose(std::optional<StartMethod> wanted) {
+  if (is_unborn()) {
+    throw StartError(
+        "brood: this process was spawned and is to run one function, but main() starts something "
+        "before it calls brood::init(): call init() first");
+  }
+  const bool asked_for = wanted.has_value() || life().default_method.load() >= 0;
+  const StartMethod method = wanted.value_or(start_method());
+  if (method != StartMethod::fork && !has_nursery()) {
+    throw StartError("brood: StartMethod::" + std::string(name_of(method)) +
+                     " needs brood::init(argc, argv) at the start of main()");
+  }
+  return {method, asked_for};
+}
+
+}  // namespace start
+
+std::string_view name_of(StartMethod method) noexcept {
+  switch (method) {
+    case StartMethod::fork:
+      return "fork";
+    case StartMethod::forkserver:
+      return "forkserver";
+    case StartMethod::spawn:
+      return "spawn";
+  }
+  return "unknown";
+}
+
+StartMethod start_method() noexcept {
+  const int set = start::life().default_method.load();
+  if (set >= 0) return static_cast<StartMethod>(set);
+  return start::has_nursery() ? StartMethod::forkserver : StartMethod::fork;
+}
+
+void set_start_method(StartMethod method) {
+  static_cast<void>(start::choose(method));
+  start::adopt_default_start_method(method);
+}
+
+}  // namespace brood

@@ -1,0 +1,20 @@
+// The program and the libraries that this process has loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace brood::sys {
+
+struct Module {
+  std::string name;         // as the loader knows it; empty: the program itself
+  std::string build_id;     // that the linker gave it, its bytes; empty: none
+  std::uint64_t begin = 0;  // of its memory
+  std::uint64_t end = 0;
+};
+
+// May throw std::bad_alloc.
+std::vector<Module> loaded_modules();
+
+}  // namespace brood::sys

@@ -1,0 +1,105 @@
+#include "sys/surroundings.hpp"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "sys/fd.hpp"
+#include "sys/syscall.hpp"
+
+namespace brood::sys {
+
+namespace {
+
+int status(long result) noexcept { return static_cast<int>(std::min(result, 0L)); }
+
+std::vector<char*> pointers_to(std::span<const std::string> texts) {
+  std::vector<char*> pointers;
+  pointers.reserve(texts.size() + 1);
+  for (const std::string& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+}  // namespace
+
+int get_limit(std::uint32_t resource, ResourceLimit& limit) noexcept {
+  static_assert(kResources == RLIM_NLIMITS && sizeof(rlimit64) == sizeof(ResourceLimit));
+  rlimit64 found{};
+  const long result = call(SYS_prlimit64, 0, resource, nullptr, &found);
+  limit = {found.rlim_cur, found.rlim_max};
+  return status(result);
+}
+
+int set_limit(std::uint32_t resource, const ResourceLimit& limit) noexcept {
+  const rlimit64 wanted{limit.soft, limit.hard};
+  return status(call(SYS_prlimit64, 0, resource, &wanted, nullptr));
+}
+
+std::vector<std::uint64_t> affinity() {
+  std::vector<std::uint64_t> mask(1024 / 8);
+  const long bytes =
+      call(SYS_sched_getaffinity, 0, mask.size() * sizeof(std::uint64_t), mask.data());
+  mask.resize(static_cast<std::size_t>(std::max(bytes, 0L)) / sizeof(std::uint64_t));
+  return mask;
+}
+
+int set_affinity(std::span<const std::uint64_t> mask) noexcept {
+  return status(call(SYS_sched_setaffinity, 0, mask.size_bytes(), mask.data()));
+}
+
+int niceness() noexcept {
+  constexpr long kKernelsZero = 20;
+  return static_cast<int>(kKernelsZero - call(SYS_getpriority, PRIO_PROCESS, 0));
+}
+
+int set_niceness(int value) noexcept {
+  return status(call(SYS_setpriority, PRIO_PROCESS, 0, value));
+}
+
+std::vector<std::string> environment() {
+  std::vector<std::string> entries;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    entries.emplace_back(*entry);
+  }
+  return entries;
+}
+
+void replace_environment(std::vector<std::string> entries) {
+  // The C library takes what stands here as it is, and copies the array when it has to grow.
+  static auto* const texts = new std::vector<std::string>;
+  static auto* const pointers = new std::vector<char*>;
+  std::vector<char*> fresh = pointers_to(entries);
+  *texts = std::move(entries);
+  *pointers = std::move(fresh);
+  environ = pointers->data();
+}
+
+int exec_same_program(std::span<const std::string> arguments) {
+  const std::vector<char*> pointers = pointers_to(arguments);
+  return status(call(SYS_execve, "/proc/self/exe", pointers.data(), environ));
+}
+
+std::vector<std::string> command_line() {
+  const Fd file(static_cast<int>(
+      call_restarting(SYS_openat, AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0)));
+  std::string text;
+  std::array<char, 4096> chunk;
+  for (;;) {
+    const long got = file ? call_restarting(SYS_read, file.get(), chunk.data(), chunk.size()) : 0;
+    if (got <= 0) break;
+    text.append(chunk.data(), static_cast<std::size_t>(got));
+  }
+  std::vector<std::string> arguments;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\0', at), text.size());
+    arguments.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return arguments;
+}
+
+}  // namespace brood::sys
