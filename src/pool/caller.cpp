@@ -104,6 +104,8 @@ class PoolCaller final : public detail::PoolCore {
   [[nodiscard]] std::size_t workers() const noexcept override { return workers_; }
   [[nodiscard]] std::uint32_t default_retries() const noexcept override { return retries_; }
 
+  [[nodiscard]] detail::Addresses addresses() const noexcept override { return addresses_; }
+
   // ---- handing tasks in
 
   TaskDraft draft(const TaskSpec& spec) override {
@@ -312,6 +314,7 @@ class PoolCaller final : public detail::PoolCore {
     start::Born born = start::bear(birth, pool::send_supervisor(order));
     thunks_at_start_ = std::min(born.thunks, detail::thunk_count());
     code_at_start_ = start::code_at_init();
+    if (method == StartMethod::spawn) addresses_ = detail::Addresses::of_its_own;
     supervisor_pid_ = born.pid;
     supervisor_pidfd_ = std::move(born.pidfd);
   }
@@ -488,6 +491,7 @@ class PoolCaller final : public detail::PoolCore {
   std::string process_name_;
   warden::Family* family_ = nullptr;
   SegmentSize segment_size_{};
+  detail::Addresses addresses_ = detail::Addresses::of_a_copy;
   shm::Segment segment_;
   PoolView view_;
   pool::IdleWorkers idle_;

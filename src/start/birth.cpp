@@ -17,6 +17,7 @@
 #include "brood/detail/thunk.hpp"
 #include "start/child_main.hpp"
 #include "start/current.hpp"
+#include "start/init.hpp"
 #include "sys/authority.hpp"
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
@@ -334,6 +335,7 @@ void be_born_if_spawned() noexcept {
       passed_descriptors().push_back(static_cast<int>(numbers[i]));
     }
     const std::uint32_t thunks = adopt_code_layout(newborn.certificate.code);
+    record_birth(thunks);
     live(newborn, thunks);
   } catch (const std::exception& e) {
     refuse(newborn.line, e.what());

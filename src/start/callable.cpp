@@ -22,9 +22,10 @@ constexpr std::uintptr_t kHighestAddress = (std::uintptr_t{1} << 47) - 1;
 // The private writable memory of this process, read again when it may have changed.
 class MemoryMap {
  public:
-  bool contains(std::uintptr_t address) {
+  bool contains(std::uintptr_t address, Addresses there) {
     // Most numbers are no address of anything.
     if (!sys::is_mapped(address)) return false;
+    if (there == Addresses::of_its_own) return true;
     const std::lock_guard lock(mutex_);
     if (find(address)) return true;
     std::optional<std::vector<sys::MemoryRange>> now = sys::private_writable_memory();
@@ -52,13 +53,13 @@ MemoryMap& memory_map() {
 }  // namespace
 
 void refuse_private_pointers(std::span<const std::byte> bytes, std::string_view name,
-                             std::size_t alignment) {
+                             std::size_t alignment, Addresses there) {
   const std::size_t step = std::clamp<std::size_t>(alignment & ~std::size_t{3}, 1, alignof(void*));
   for (std::size_t at = 0; at + sizeof(std::uintptr_t) <= bytes.size(); at += step) {
     std::uintptr_t word = 0;
     std::memcpy(&word, bytes.data() + at, sizeof word);
     if (word < kLowestAddress || word > kHighestAddress) continue;
-    if (!memory_map().contains(word)) continue;
+    if (!memory_map().contains(word, there)) continue;
     throw NotSendable(
         "brood: this callable can't be sent: it captures a pointer or reference to "
         "this process's own memory (at byte " +

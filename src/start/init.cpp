@@ -36,6 +36,11 @@ Record& record() noexcept {
 const InitOptions& init_options() noexcept { return record().options; }
 detail::ThunkId thunks_at_init() noexcept { return record().thunks; }
 
+void record_birth(std::uint32_t thunks) {
+  record().thunks = thunks;
+  record().code = sys::executable_memory();
+}
+
 const std::optional<std::vector<sys::MemoryRange>>& code_at_init() noexcept {
   return record().code;
 }

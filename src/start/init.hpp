@@ -1,7 +1,7 @@
 // What init() has recorded.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 
 #include "brood/start_method.hpp"
 
@@ -9,5 +9,9 @@ namespace brood::start {
 
 // The defaults where init() was not called.
 const InitOptions& init_options() noexcept;
+
+// In a process that was spawned: what it has is what it was born with, and `thunks` of its code
+// have the numbers that they have in the rest of the family.
+void record_birth(std::uint32_t thunks);
 
 }  // namespace brood::start

@@ -123,7 +123,7 @@ void ProcessHandle::start(ProcessTarget& target) {
   if (state().child != nullptr) throw Error("brood: a Process is started once; make another");
   start::bury_ended_children();
   const start::Choice choice = start::choose(state().settings.start);
-  target.check();
+  target.check(choice.method == StartMethod::spawn ? Addresses::of_its_own : Addresses::of_a_copy);
   warden::Family& family = warden::Family::join();
   const std::optional<shm::OwnerId> owner = family.owners().claim(sys::process_id());
   if (!owner) {

@@ -31,7 +31,7 @@ template <class F>
 bool is_refused(const F& f) {
   require_callable<F>();
   try {
-    CallableCodec<F>::check(f);
+    CallableCodec<F>::check(f, Addresses::of_a_copy);
     return false;
   } catch (const NotSendable&) {
     return true;
@@ -106,7 +106,7 @@ TEST(CallableTest, TheReasonNamesTheCallableAndThePlace) {
   int local = 1;
   const auto closure = [number = 7L, pointer = &local] { return number + *pointer; };
   try {
-    CallableCodec<std::decay_t<decltype(closure)>>::check(closure);
+    CallableCodec<std::decay_t<decltype(closure)>>::check(closure, Addresses::of_a_copy);
     ADD_FAILURE() << "it was accepted";
   } catch (const NotSendable& e) {
     const std::string text = e.what();
@@ -229,8 +229,8 @@ TEST(SealedFunctionTest, RandomBytesAreRefused) {
 
 TEST(CallableTest, ANullFunctionIsRefusedBeforeItIsSent) {
   void (*function)() = nullptr;
-  EXPECT_THROW(CallableCodec<void (*)()>::check(function), NotSendable);
-  EXPECT_NO_THROW(CallableCodec<void (*)()>::check(other_function));
+  EXPECT_THROW(CallableCodec<void (*)()>::check(function, Addresses::of_a_copy), NotSendable);
+  EXPECT_NO_THROW(CallableCodec<void (*)()>::check(other_function, Addresses::of_a_copy));
 }
 
 // ---- thunks

@@ -71,7 +71,7 @@ struct CallJob<F, TypeList<Wires...>> {
 
   template <class... Prepared>
   static TaskTicket submit(PoolCore& core, TaskSpec& spec, const F& f, const Prepared&... values) {
-    Callable::check(f);
+    Callable::check(f, core.addresses());
     spec.thunk = thunk_of<CallJob>();
     spec.function = Callable::function(f);
     spec.argument_bytes = Pack::end_after(Callable::size, values...);

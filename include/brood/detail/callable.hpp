@@ -25,13 +25,18 @@
 
 namespace brood::detail {
 
-// Throws NotSendable if a word of `bytes` points into memory that other processes don't have:
+// Which addresses mean something in the other process: constants and code lie where they do here
+// in a copy of this program, and elsewhere in one that was executed afresh.
+enum class Addresses : bool { of_a_copy, of_its_own };
+
+// Throws NotSendable if a word of `bytes` points into memory that the other process does not have:
 // the stack, the heap, globals. `name` is the closure's type, for the message.
 //
 // Pointers are looked for where a type of this alignment may have them: in a packed struct
 // anywhere.
 void refuse_private_pointers(std::span<const std::byte> bytes, std::string_view name,
-                             std::size_t alignment = alignof(void*));
+                             std::size_t alignment = alignof(void*),
+                             Addresses there = Addresses::of_a_copy);
 
 // The bound values of a bind_front, shared by all its copies: how to encode them, and where the
 // pools keep the encoding.
@@ -143,10 +148,10 @@ struct CallableCodec {
   static constexpr std::size_t size = std::is_empty_v<F> ? 0 : (sizeof(F) + 7) / 8 * 8;
 
   // Throws NotSendable before anything was changed.
-  static void check(const F& f) {
+  static void check(const F& f, Addresses there) {
     if constexpr (!std::is_empty_v<F>) {
       std::array<std::byte, sizeof(F)> copy = plain_bytes(f);
-      refuse_private_pointers(copy, type_name<F>(), alignof(F));
+      refuse_private_pointers(copy, type_name<F>(), alignof(F), there);
     }
   }
 
@@ -197,7 +202,7 @@ template <class F>
 struct CallableCodec<F> {
   static constexpr std::size_t size = sizeof(SealedFunction);
 
-  static void check(F f) {
+  static void check(F f, Addresses /*there*/) {
     if (f == nullptr) throw NotSendable("brood: the function to call is a null pointer");
   }
   template <class Place>
@@ -215,7 +220,9 @@ template <class F, class... Bound>
 struct CallableCodec<BoundFront<F, Bound...>> {
   static constexpr std::size_t size = 16 + CallableCodec<F>::size;
 
-  static void check(const BoundFront<F, Bound...>& f) { CallableCodec<F>::check(f.function()); }
+  static void check(const BoundFront<F, Bound...>& f, Addresses there) {
+    CallableCodec<F>::check(f.function(), there);
+  }
 
   template <class Place>
   static void encode(const BoundFront<F, Bound...>& f, Writer& out, Place&& place) {

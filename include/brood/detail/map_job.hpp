@@ -122,7 +122,7 @@ class MapCall {
   MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size)
       : core_(std::move(core)), function_(f), chunk_size_(chunk_size) {
     if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
-    Job::Callable::check(function_);
+    Job::Callable::check(function_, core_->addresses());
   }
   ~MapCall() {
     for (const Chunk& chunk : chunks_) core_->release(chunk.task);

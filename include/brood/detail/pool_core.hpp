@@ -72,6 +72,9 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // What TaskOptions leave open.
   [[nodiscard]] virtual std::uint32_t default_retries() const noexcept = 0;
 
+  // Where code and constants lie in the workers.
+  [[nodiscard]] virtual Addresses addresses() const noexcept = 0;
+
   // Begins a task. Throws PoolClosed, BrokenPool, FamilyBroken, ArenaFull, NotSendable (the
   // callable's code is not in the workers). Every draft must be committed or dropped.
   virtual TaskDraft draft(const TaskSpec& spec) = 0;

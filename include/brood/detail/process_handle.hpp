@@ -37,7 +37,7 @@ class ProcessTarget {
   ProcessTarget(const ProcessTarget&) = delete;
   ProcessTarget& operator=(const ProcessTarget&) = delete;
   // Throws NotSendable if it can't be run in another process.
-  virtual void check() const {}
+  virtual void check(Addresses /*there*/) const {}
   // The exit status.
   virtual int run() = 0;
   // Throws NotSendable. Never asked of a target that always forks.
@@ -176,7 +176,7 @@ class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
   explicit SendableTarget(G&& f, Args&&... args)
       : function_(std::forward<G>(f)), arguments_(keep<Wires>(std::forward<Args>(args))...) {}
 
-  void check() const override { CallableCodec<F>::check(function_); }
+  void check(Addresses there) const override { CallableCodec<F>::check(function_, there); }
   int run() override {
     return exit_status_of([&]() -> decltype(auto) {
       return std::apply(
