@@ -61,6 +61,10 @@ std::vector<Sweep> all_sweeps() {
   add({"Process", use_a_process}, {kHost, kWarden, kProcess});
   add({"EndedProcesses", end_processes}, {kHost, kWarden, kProcess});
   add({"DroppedDaemon", drop_a_daemon}, {kHost, kWarden, kProcess});
+  add({"ForkserverProcess", use_a_born_process<StartMethod::forkserver>},
+      {kHost, kWarden, kProcess});
+  add({"SpawnedProcess", use_a_born_process<StartMethod::spawn>}, {kHost, kWarden, kProcess});
+  add({"ForkserverPool", use_a_born_pool}, {kHost, kWarden, kSupervisor, kWorker});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
   return sweeps;
 }

@@ -242,6 +242,29 @@ inline void use_a_process() {
   REQUIRE_RIGHT(p.exit_code() == 7);
 }
 
+// As a copy of the warden, or afresh. The warden is told its children's role by its own copy.
+template <StartMethod method>
+void use_a_born_process() {
+  FaultyKernel::next_child_is(Role::process);
+  init();
+  Process p({.start = method}, [](int code) { return ExitCode{code}; }, 7);
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(!p.is_alive());
+  // The warden may be refused the status.
+  REQUIRE_RIGHT(p.exit_code().value_or(7) == 7);
+}
+
+inline void use_a_born_pool() {
+  FaultyKernel::next_child_is(Role::supervisor);
+  init();
+  PoolOptions options;
+  options.workers = 2;
+  options.start = StartMethod::forkserver;
+  Pool pool(options);
+  REQUIRE_RIGHT(pool.apply(twice, 1) == 2);
+}
+
 inline void end_processes() {
   Process terminated = forked_process(false, 60);
   Process killed = forked_process(true, 60);

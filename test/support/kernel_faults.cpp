@@ -53,6 +53,8 @@ Role find_role() noexcept {
     role = the_plan->warden_started.exchange(true) ? role_of_next_child.load() : Role::warden;
   } else if (role_of_parent.load() == Role::supervisor) {
     role = Role::worker;
+  } else if (role_of_parent.load() == Role::warden) {
+    role = role_of_next_child.load();
   }
   role_of_parent.store(role);
   own->role.store(role);
@@ -139,6 +141,11 @@ std::vector<CallKind> make_kinds() {
       {"fcntl (read seals)", SYS_fcntl, {EINVAL, EBADF}, reads_seals},
       {"fcntl (flags)", SYS_fcntl, {EPERM}, sets_flags},
       {"openat", SYS_openat, {EMFILE, ENFILE, EINTR, ENOENT, EACCES, ENOMEM}},
+      {"pread64", SYS_pread64, {EINTR, EIO, ENOMEM}},
+      {"pwrite64", SYS_pwrite64, {EINTR, ENOSPC, ENOMEM, EFBIG}},
+      {"readlinkat", SYS_readlinkat, {ENOENT, EACCES, ENOMEM}},
+      {"fchdir", SYS_fchdir, {EACCES, ENOTDIR}},
+      {"setsockopt", SYS_setsockopt, {ENOPROTOOPT, EPERM}},
       {"read", SYS_read, {EINTR, EIO, ENOMEM, ESRCH}},
       {"newfstatat", SYS_newfstatat, {ENOMEM, ENOENT, EACCES}},
       {"prlimit64", SYS_prlimit64, {EPERM, ENOSYS}},
@@ -172,6 +179,14 @@ std::vector<CallKind> make_kinds() {
       {"prctl", SYS_prctl, {EPERM, EINVAL}},
       {"rt_sigprocmask", SYS_rt_sigprocmask, {EPERM}},
       {"sched_getaffinity", SYS_sched_getaffinity, {EINVAL, EPERM, ENOSYS}},
+      {"sched_setaffinity", SYS_sched_setaffinity, {EINVAL, EPERM}, nullptr, false, true},
+      {"getpriority", SYS_getpriority, {EPERM, ENOSYS}},
+      {"setpriority", SYS_setpriority, {EPERM, EACCES}, nullptr, false, true},
+      {"setgroups", SYS_setgroups, {EPERM, ENOMEM}},
+      {"setresgid", SYS_setresgid, {EPERM, EAGAIN}},
+      {"setresuid", SYS_setresuid, {EPERM, EAGAIN}},
+      {"capset", SYS_capset, {EPERM}},
+      {"execve", SYS_execve, {ENOENT, EACCES, ENOMEM, E2BIG}, nullptr, false, true},
       {"get_robust_list", SYS_get_robust_list, {EPERM, ENOSYS}},
       {"set_robust_list", SYS_set_robust_list, {EINVAL, ENOSYS}},
       // Waiting. Waking nobody is no failure that the kernel knows.
@@ -186,6 +201,7 @@ constexpr std::array kExempt = {
     ExemptCall{"getpid", SYS_getpid, "has no errors"},
     ExemptCall{"gettid", SYS_gettid, "has no errors"},
     ExemptCall{"getppid", SYS_getppid, "has no errors"},
+    ExemptCall{"umask", SYS_umask, "has no errors"},
     ExemptCall{"exit_group", SYS_exit_group, "has no errors"},
     ExemptCall{"getrandom", SYS_getrandom, "is made before main()"},
     ExemptCall{"tgkill", SYS_tgkill,
