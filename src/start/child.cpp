@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -134,11 +135,28 @@ void Child::send_signal(int signal) noexcept {
   if (!ended_) sys::send_signal(record_.pidfd.get(), signal);
 }
 
+void Child::kill() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (ended_) return;
+  // Stopped, it asks for no more children.
+  sys::send_signal(record_.pidfd.get(), sys::signal_number::kStop);
+  if (warden::Family* family = warden::Family::current()) {
+    warden::Announcement said;
+    said.request = warden::Request::end_children;
+    said.parent_pid = record_.pid;
+    sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), -1, false);
+  }
+  try {
+    sys::kill_tree(record_.pid, record_.pidfd.get());
+  } catch (...) {
+    // Without memory to list its descendants, at least the process itself.
+  }
+  sys::send_signal(record_.pidfd.get(), sys::signal_number::kKill);
+}
+
 void Child::end_by_force() noexcept {
   send_signal(sys::signal_number::kTerminate);
-  if (sys::has_ended(record_.pidfd.get(), sys::now_ns() + kTermGraceNs) != 1) {
-    send_signal(sys::signal_number::kKill);
-  }
+  if (sys::has_ended(record_.pidfd.get(), sys::now_ns() + kTermGraceNs) != 1) kill();
 }
 
 void Child::join() noexcept {

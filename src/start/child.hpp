@@ -49,6 +49,8 @@ class Child {
 
   // Nothing if it has ended.
   void send_signal(int signal) noexcept;
+  // SIGKILL to it and all that comes from it.
+  void kill() noexcept;
   // SIGTERM, and after a second SIGKILL to it and all below it.
   void end_by_force() noexcept;
   // The kernel may refuse to wait: it is asked again now and then.

@@ -128,7 +128,7 @@ Born bear(const BirthOrder& order, detail::SentCall call) {
   warden::Announcement said;
   said.kind = order.kind;
   said.daemon = order.daemon ? 1 : 0;
-  said.birth = 1;
+  said.request = warden::Request::birth;
   if (order.owner) {
     said.owner = *order.owner;
     said.has_owner = 1;

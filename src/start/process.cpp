@@ -186,7 +186,7 @@ void ProcessHandle::set_daemon(bool daemon) {
 
 void ProcessHandle::send_signal(int signal) { state().started().send_signal(signal); }
 void ProcessHandle::terminate() { send_signal(sys::signal_number::kTerminate); }
-void ProcessHandle::kill() { send_signal(sys::signal_number::kKill); }
+void ProcessHandle::kill() { state().started().kill(); }
 
 int ProcessHandle::sentinel() const { return state().started().pidfd(); }
 

@@ -120,7 +120,7 @@ namespace {
 // Takes a packet; `room` is the bytes of control data that may come with it: in padding, the kernel
 // would find room for one descriptor more.
 long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span<Fd> passed,
-             std::size_t& count, int& sender) noexcept {
+             std::size_t& count, Sender& sender) noexcept {
   iovec part{bytes.data(), bytes.size()};
   ControlBuffer control{};
   msghdr message{};
@@ -129,7 +129,7 @@ long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span
   message.msg_control = control.bytes;
   message.msg_controllen = room;
   count = 0;
-  sender = 0;
+  sender = {};
   const long length =
       call_restarting(SYS_recvmsg, socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (length < 0) return length;
@@ -139,7 +139,7 @@ long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span
     if (header->cmsg_type == SCM_CREDENTIALS) {
       ucred from{};
       std::memcpy(&from, CMSG_DATA(header), sizeof from);
-      sender = from.pid;
+      sender = {from.pid, from.uid};
     }
     if (header->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t came = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -161,18 +161,19 @@ long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span
 long receive_packet(int socket, std::span<std::byte> bytes, Fd& passed) noexcept {
   passed.reset();
   std::size_t count = 0;
-  int sender = 0;
+  Sender sender;
   return receive(socket, bytes, CMSG_LEN(sizeof(int)), std::span(&passed, 1), count, sender);
 }
 
 long receive_packet(int socket, std::span<std::byte> bytes, std::span<Fd> passed,
                     std::size_t& count) noexcept {
-  int sender = 0;
+  Sender sender;
   return receive(socket, bytes, CMSG_LEN(std::min(passed.size(), kMaxPassedFds) * sizeof(int)),
                  passed, count, sender);
 }
 
-long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed, int& sender) noexcept {
+long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed,
+                         Sender& sender) noexcept {
   passed.reset();
   std::size_t count = 0;
   return receive(socket, bytes, CMSG_SPACE(sizeof(ucred)) + CMSG_LEN(sizeof(int)),

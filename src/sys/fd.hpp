@@ -62,10 +62,15 @@ int send_packet(int socket, std::span<const std::byte> bytes, std::span<const in
 long receive_packet(int socket, std::span<std::byte> bytes, std::span<Fd> passed,
                     std::size_t& count) noexcept;
 
-// Has every packet that arrives here from now on carry the number of the process that sent it, by
-// the kernel's word: receive_packet_from tells it (0: unknown). 0 or -errno.
+// Has every packet that arrives here from now on tell who sent it, by the kernel's word:
+// receive_packet_from gives it. 0 or -errno.
+struct Sender {
+  int pid = 0;  // 0: unknown
+  std::uint32_t user_id = UINT32_MAX;
+};
 int want_senders(int socket) noexcept;
-long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed, int& sender) noexcept;
+long receive_packet_from(int socket, std::span<std::byte> bytes, Fd& passed,
+                         Sender& sender) noexcept;
 
 // Puts a copy of `fd` at the number `at`, open across exec. 0 or -errno.
 int place_fd(int fd, int at) noexcept;

@@ -1,15 +1,22 @@
 #include "sys/procfs.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
 
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
+#include "sys/signals.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::sys {
@@ -107,6 +114,66 @@ void signal_children(int signal, bool (*spare)(int pid, void* context), void* co
     if (pid > 0 && !spare(pid, context)) call(SYS_kill, pid, signal);
     at = next < end ? next + 1 : end;
   }
+}
+
+std::uint32_t user_of(int pid) noexcept {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d", pid);
+  struct stat info{};
+  return call(SYS_newfstatat, AT_FDCWD, path, &info, 0) < 0 ? UINT32_MAX : info.st_uid;
+}
+
+namespace {
+
+struct TreeNode {
+  int pid;
+  Fd own_pidfd;
+  int pidfd;
+};
+
+// Stops those children of `parent` that are not in `tree` yet, and adds them.
+bool stop_children(int parent, std::vector<TreeNode>& tree) {
+  constexpr int kParentField = 1;  // of proc(5), less three
+  const std::string tasks = "/proc/" + std::to_string(parent) + "/task";
+  bool found = false;
+  std::error_code gone;
+  for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
+    std::array<char, 16 * 1024> text;
+    const std::string path = task.path().string() + "/children";
+    if (read_small_file(path.c_str(), text) <= 0) continue;
+    for (const char* at = text.data(); *at != '\0';) {
+      char* next = nullptr;
+      const int pid = static_cast<int>(std::strtol(at, &next, 10));
+      if (next == at) break;
+      at = *next == ' ' ? next + 1 : next;
+      const auto same = [&](const TreeNode& node) { return node.pid == pid; };
+      if (std::ranges::any_of(tree, same)) continue;
+      Fd pidfd(open_pidfd(pid));
+      // Only after the descriptor is open is it sure whose number this is.
+      const StatFields stat(pid);
+      if (!pidfd || !stat.readable() || stat.number(kParentField) != static_cast<unsigned>(parent)) {
+        continue;
+      }
+      const int fd = pidfd.get();
+      send_signal(fd, signal_number::kStop);
+      tree.push_back({pid, std::move(pidfd), fd});
+      found = true;
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+void kill_tree(int pid, int pidfd) {
+  std::vector<TreeNode> tree;
+  tree.push_back({pid, Fd(), pidfd});
+  send_signal(pidfd, signal_number::kStop);
+  for (bool found = true; found;) {
+    found = false;
+    for (std::size_t i = 0; i < tree.size(); ++i) found |= stop_children(tree[i].pid, tree);
+  }
+  for (const TreeNode& node : tree) send_signal(node.pidfd, signal_number::kKill);
 }
 
 namespace {

@@ -23,6 +23,14 @@ struct ProcessUsage {
 };
 std::optional<ProcessUsage> usage_of(int pid) noexcept;
 
+// Who a process belongs to, its effective user; UINT32_MAX: unknown, or there is none.
+std::uint32_t user_of(int pid) noexcept;
+
+// SIGKILL to a process and all its descendants, which are stopped first so that none gets away by
+// making another. It must be a child of the caller that was not reaped, or otherwise known to be
+// alive. Throws std::bad_alloc.
+void kill_tree(int pid, int pidfd);
+
 // Signals every child of the calling process for which `spare` says no. For service processes:
 // uses no heap.
 void signal_children(int signal, bool (*spare)(int pid, void* context), void* context) noexcept;

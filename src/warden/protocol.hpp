@@ -27,8 +27,14 @@ enum class MemberKind : std::uint32_t {
   worker = 3,      // of a pool; ends with its supervisor
 };
 
-// One datagram, with a pidfd of the member passed along. One-way: the warden never answers, so a
-// member may die at any point of it.
+enum class Request : std::uint32_t {
+  none = 0,
+  birth = 1,         // a child is asked for; the line is passed along (see above)
+  end_children = 2,  // those of `parent_pid`, which is about to be killed, and theirs
+};
+
+// One datagram. Without a request it announces a member, with a pidfd of it passed along. One-way:
+// the warden never answers, so a member may die at any point of it.
 struct Announcement {
   MemberKind kind = MemberKind::process;
   std::uint32_t daemon = 0;  // ends with its parent although it is a process
@@ -36,9 +42,7 @@ struct Announcement {
   std::int32_t parent_pid = 0;  // whose end ends it
   shm::OwnerId owner{};         // its slot in the family's owner table, if has_owner
   std::uint32_t has_owner = 0;
-  // A child is asked for: what is passed along is the warden's end of the line, and the child will
-  // be a member as described here, but for the ids, which the kernel tells.
-  std::uint32_t birth = 0;
+  Request request = Request::none;
 };
 
 enum class LineNews : std::uint32_t {

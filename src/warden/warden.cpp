@@ -48,7 +48,7 @@ class Warden {
   [[nodiscard]] bool prepare() noexcept {
     if (members_ == nullptr || events_.open() < 0) return false;
     if (events_.add(start_.socket, kSocketTag) < 0) return false;
-    if (start_.birth != nullptr && sys::want_senders(start_.socket) < 0) return false;
+    if (sys::want_senders(start_.socket) < 0) return false;
     Announcement host;
     host.kind = MemberKind::host;
     host.pid = start_.host_pid;
@@ -112,7 +112,7 @@ class Warden {
     for (;;) {
       Announcement said;
       sys::Fd pidfd;
-      int sender = 0;
+      sys::Sender sender;
       const long length = sys::receive_packet_from(
           start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd, sender);
       if (length == -EAGAIN) return;
@@ -120,13 +120,15 @@ class Warden {
         if (length == 0 || length == -EMSGSIZE) continue;  // nobody of ours says that
         return;
       }
-      if (length != sizeof said || !pidfd || said.kind == MemberKind::host ||
+      if (length != sizeof said || said.kind == MemberKind::host ||
           said.kind > MemberKind::worker) {
         continue;
       }
-      if (said.birth != 0) {
-        bear(said, std::move(pidfd), sender);
-      } else {
+      if (said.request == Request::end_children) {
+        end_children(said.parent_pid, sender.user_id);
+      } else if (said.request == Request::birth && pidfd) {
+        bear(said, std::move(pidfd), sender.pid);
+      } else if (said.request == Request::none && pidfd) {
         enlist(said, std::move(pidfd));
       }
     }
@@ -189,6 +191,20 @@ class Warden {
       if (other.pidfd && other.said.parent_pid == said.pid && other.ends_with_parent()) {
         condemn(other);
       }
+    }
+  }
+
+  // A process is killed on purpose: those that it started go with it, as far as `user_id`, who
+  // wishes it, might kill them without us.
+  void end_children(std::int32_t parent_pid, std::uint32_t user_id) noexcept {
+    for (std::size_t i = 0; i < used_; ++i) {
+      Member& member = members_[i];
+      const bool is_child = member.pidfd && member.said.parent_pid == parent_pid &&
+                            member.said.kind == MemberKind::process && member.said.pid != parent_pid;
+      if (!is_child || member.kill_at_ns != 0) continue;
+      if (user_id != 0 && sys::user_of(member.said.pid) != user_id) continue;
+      condemn(member);
+      end_children(member.said.pid, user_id);
     }
   }
 
