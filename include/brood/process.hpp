@@ -18,6 +18,51 @@
 
 namespace brood {
 
+namespace detail {
+struct KnownProcess;
+}
+
+// A process of this program, by whoever started it: current_process(), parent_process(),
+// active_children().
+//
+//   Threads:   any; a value.
+//   Blocking:  join().
+//   Ownership: copies share one descriptor. Ending it is the business of whoever started it: no
+//              destructor here does. In a process that you fork yourself, copies are of no use.
+//   Errors:    Error from join() of the calling process; SystemError if the system refuses to wait.
+//   Death:     is seen by is_alive(), join() and sentinel(). Signals to a process that has ended do
+//              nothing: its number may be a stranger's by then.
+class ProcessRef {
+ public:
+  [[nodiscard]] int pid() const noexcept;
+  [[nodiscard]] const std::string& name() const noexcept;
+  [[nodiscard]] bool daemon() const noexcept;
+  [[nodiscard]] bool is_alive() const;
+  void join() const;
+  [[nodiscard]] bool join_for(std::chrono::nanoseconds limit) const;  // false: it goes on
+  void terminate() const;
+  void kill() const;  // of a child, with all that comes from it
+  void send_signal(int signal) const;
+  // A pidfd, readable once the process has ended.
+  [[nodiscard]] int sentinel() const noexcept;
+
+ private:
+  friend ProcessRef current_process();
+  friend std::optional<ProcessRef> parent_process();
+  friend std::vector<ProcessRef> active_children();
+  explicit ProcessRef(std::shared_ptr<const detail::KnownProcess> process)
+      : process_(std::move(process)) {}
+  std::shared_ptr<const detail::KnownProcess> process_;
+};
+
+// The calling process; "MainProcess" is one that brood has not started. Throws SystemError.
+[[nodiscard]] ProcessRef current_process();
+// Who started the calling process, whatever the start method; empty if brood has not.
+[[nodiscard]] std::optional<ProcessRef> parent_process();
+// Processes started by this one that have not ended, in the order of their numbers; workers of
+// pools are not among them. Those that have ended are no zombies after this.
+[[nodiscard]] std::vector<ProcessRef> active_children();
+
 struct ProcessOptions {
   std::string name = {};  // empty: "Process-1", "Process-2"... in the order of construction
   bool daemon = false;    // ends with the process that started it, and is not waited for at the end

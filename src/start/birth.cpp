@@ -55,6 +55,7 @@ struct Newborn {
   int certificate_file = -1;
   std::uint64_t certificate_bytes = 0;
   shm::OwnerId owner;
+  int asker_pid = 0;
   Certificate certificate;
 };
 
@@ -187,7 +188,9 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
   const Certificate& certificate = newborn.certificate;
   const detail::Thunk thunk = find_code(certificate);
   adopt_default_start_method(certificate.default_method);
-  begin_life(certificate.name, certificate.parent_name, certificate.parent_pid);
+  // It waits for our word on the line: alive.
+  begin_life(certificate.name, certificate.parent_name, newborn.asker_pid,
+             sys::Fd(sys::open_pidfd(newborn.asker_pid)));
   if (!certificate.service) {
     become_child({.process_name = certificate.name.c_str()});
     sys::hold_until_death(warden::Family::current()->owners().life(newborn.owner.slot));
@@ -200,7 +203,7 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
   }));
 }
 
-// "--brood-spawned=line,certificate,bytes,slot,epoch,socket,segment,others..."
+// "--brood-spawned=line,certificate,bytes,slot,epoch,socket,segment,asker,others..."
 [[noreturn]] void execute_afresh(const Newborn& newborn) {
   const warden::Family& family = *warden::Family::current();
   std::vector<int> kept = {newborn.line, newborn.certificate_file, family.socket(),
@@ -213,7 +216,8 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
         static_cast<std::uint64_t>(newborn.certificate_file), newborn.certificate_bytes,
         std::uint64_t{newborn.owner.slot}, std::uint64_t{newborn.owner.epoch},
         static_cast<std::uint64_t>(family.socket()),
-        static_cast<std::uint64_t>(family.segment_fd())}) {
+        static_cast<std::uint64_t>(family.segment_fd()),
+        static_cast<std::uint64_t>(newborn.asker_pid)}) {
     argument += std::to_string(number) + ",";
   }
   for (const int fd : passed_descriptors()) argument += std::to_string(fd) + ",";
@@ -288,6 +292,7 @@ void be_born(const warden::Birth& birth) noexcept {
   Newborn newborn;
   newborn.line = birth.line;
   newborn.owner = birth.owner;
+  newborn.asker_pid = birth.asker_pid;
   try {
     become_newborn(birth, newborn);
     if (newborn.certificate.method == StartMethod::spawn) execute_afresh(newborn);
@@ -318,12 +323,13 @@ void be_born_if_spawned() noexcept {
   try {
     const std::vector<std::string> arguments = sys::command_line();
     const std::vector<std::uint64_t> numbers = numbers_in(spawned_argument(arguments));
-    constexpr std::size_t kFixed = 7;
+    constexpr std::size_t kFixed = 8;
     // Somebody else has called us with our argument.
     if (numbers.size() < kFixed || !sys::is_open(static_cast<int>(numbers[0]))) return;
     newborn.line = static_cast<int>(numbers[0]);
     newborn.certificate_file = static_cast<int>(numbers[1]);
     newborn.certificate_bytes = numbers[2];
+    newborn.asker_pid = static_cast<int>(numbers[7]);
     newborn.owner = {static_cast<std::uint16_t>(numbers[3]),
                      static_cast<std::uint16_t>(numbers[4])};
     newborn.certificate =

@@ -22,7 +22,6 @@ struct Certificate {
   bool service = false;                       // it sets up signals and descriptors by itself
   std::optional<StartMethod> default_method;  // that was set in the parent
   std::string parent_name;
-  std::int32_t parent_pid = 0;
 
   // What it would have inherited from its parent.
   std::vector<std::string> environment;

@@ -1,6 +1,7 @@
 #include "start/current.hpp"
 
 #include <atomic>
+#include <utility>
 
 #include "brood/error.hpp"
 #include "start/birth.hpp"
@@ -15,8 +16,7 @@ namespace {
 struct Life {
   std::string name = "MainProcess";
   std::string prefix;  // of children's names
-  std::string parent_name;
-  int parent_pid = 0;
+  ParentProcess parent;
   std::atomic<unsigned> children{0};
   std::atomic<int> default_method{-1};  // a StartMethod; -1: none was set
 };
@@ -33,17 +33,17 @@ bool has_nursery() noexcept {
 
 }  // namespace
 
-void begin_life(const std::string& name, const std::string& parent_name, int parent_pid) {
+void begin_life(const std::string& name, const std::string& parent_name, int parent_pid,
+                sys::Fd parent_pidfd) {
   life().name = name;
   life().prefix = name;
-  life().parent_name = parent_name;
-  life().parent_pid = parent_pid;
+  life().parent = {parent_pid, parent_name,
+                   std::make_shared<const sys::Fd>(std::move(parent_pidfd))};
   life().children.store(0);
 }
 
 const std::string& own_name() noexcept { return life().name; }
-int pid_of_parent() noexcept { return life().parent_pid; }
-const std::string& name_of_parent() noexcept { return life().parent_name; }
+const ParentProcess& parent_of_this() noexcept { return life().parent; }
 
 std::string next_child_name() {
   const std::string number = std::to_string(life().children.fetch_add(1) + 1);

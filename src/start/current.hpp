@@ -1,21 +1,29 @@
 // Who the calling process is among brood's processes.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "brood/start_method.hpp"
+#include "sys/fd.hpp"
 
 namespace brood::start {
 
-// In a child, before its function runs.
-void begin_life(const std::string& name, const std::string& parent_name, int parent_pid);
+// In a child, before its function runs. `parent_pidfd` may be empty where the system gives none.
+void begin_life(const std::string& name, const std::string& parent_name, int parent_pid,
+                sys::Fd parent_pidfd);
 
 // "MainProcess" in one that brood has not started.
 const std::string& own_name() noexcept;
-// 0 in one that brood has not started.
-int pid_of_parent() noexcept;
-const std::string& name_of_parent() noexcept;
+// Who started this process, as a descriptor that was opened while it was sure to be alive.
+struct ParentProcess {
+  int pid = 0;
+  std::string name;
+  std::shared_ptr<const sys::Fd> pidfd;
+};
+// pid 0 in a process that brood has not started.
+const ParentProcess& parent_of_this() noexcept;
 
 // "Process-2" is the second of the first process; "Process-2:1" the first of that one.
 std::string next_child_name();

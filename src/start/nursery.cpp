@@ -38,7 +38,6 @@ Certificate certify(const BirthOrder& order, detail::SentCall call) {
   certificate.service = order.kind == warden::MemberKind::supervisor;
   certificate.default_method = default_start_method();
   certificate.parent_name = own_name();
-  certificate.parent_pid = sys::process_id();
   certificate.environment = sys::environment();
   certificate.limits.resize(sys::kResources);
   for (std::uint32_t i = 0; i < sys::kResources; ++i) sys::get_limit(i, certificate.limits[i]);

@@ -1,6 +1,7 @@
 #include "brood/process.hpp"
 
 #include <exception>
+#include <utility>
 
 #include "start/child.hpp"
 #include "start/child_main.hpp"
@@ -43,7 +44,10 @@ struct ForkedLife {
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
   if (life.settings.daemon && !watched) sys::exit_now(1);
   const std::string parent_name = life.parent_name;
-  start::begin_life(life.settings.name, parent_name, life.parent_pid);
+  // If it is our parent no more, its number may be somebody else's.
+  sys::Fd parent(sys::open_pidfd(life.parent_pid));
+  if (sys::parent_id() != life.parent_pid) parent.reset();
+  start::begin_life(life.settings.name, parent_name, life.parent_pid, std::move(parent));
   start::leave_child(start::run_user_code(life.settings.name, [&] { return target.run(); }));
 }
 

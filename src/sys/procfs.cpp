@@ -151,7 +151,8 @@ bool stop_children(int parent, std::vector<TreeNode>& tree) {
       Fd pidfd(open_pidfd(pid));
       // Only after the descriptor is open is it sure whose number this is.
       const StatFields stat(pid);
-      if (!pidfd || !stat.readable() || stat.number(kParentField) != static_cast<unsigned>(parent)) {
+      if (!pidfd || !stat.readable() ||
+          stat.number(kParentField) != static_cast<unsigned>(parent)) {
         continue;
       }
       const int fd = pidfd.get();
@@ -168,7 +169,6 @@ bool stop_children(int parent, std::vector<TreeNode>& tree) {
 void kill_tree(int pid, int pidfd) {
   std::vector<TreeNode> tree;
   tree.push_back({pid, Fd(), pidfd});
-  send_signal(pidfd, signal_number::kStop);
   for (bool found = true; found;) {
     found = false;
     for (std::size_t i = 0; i < tree.size(); ++i) found |= stop_children(tree[i].pid, tree);

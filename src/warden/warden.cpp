@@ -11,6 +11,7 @@
 #include "sys/epoll.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
+#include "sys/procfs.hpp"
 #include "sys/signals.hpp"
 #include "warden/protocol.hpp"
 
@@ -200,7 +201,8 @@ class Warden {
     for (std::size_t i = 0; i < used_; ++i) {
       Member& member = members_[i];
       const bool is_child = member.pidfd && member.said.parent_pid == parent_pid &&
-                            member.said.kind == MemberKind::process && member.said.pid != parent_pid;
+                            member.said.kind == MemberKind::process &&
+                            member.said.pid != parent_pid;
       if (!is_child || member.kill_at_ns != 0) continue;
       if (user_id != 0 && sys::user_of(member.said.pid) != user_id) continue;
       condemn(member);
