@@ -161,6 +161,13 @@ class ProcessFrame final : public detail::TaskFrame {
   std::shared_ptr<const void> bound_;
 };
 
+// Nobody would end it, or tell of its end.
+void require_warden() {
+  if (warden::Family::current()->warden_lost()) {
+    throw std::runtime_error("the warden of its family was killed");
+  }
+}
+
 // The code by its number, if it is what the asker knows by it.
 detail::Thunk find_code(const Certificate& certificate) {
   const detail::Thunk thunk = detail::find_thunk(certificate.thunk);
@@ -186,6 +193,7 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
 
 [[noreturn]] void live(Newborn& newborn, std::uint32_t thunks) {
   const Certificate& certificate = newborn.certificate;
+  require_warden();
   const detail::Thunk thunk = find_code(certificate);
   adopt_default_start_method(certificate.default_method);
   // It waits for our word on the line: alive.

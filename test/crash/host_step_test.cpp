@@ -61,6 +61,12 @@ void abandon(Things& things) {
   things.futures.clear();
   submit(things);
 }
+// As above: code is looked up at its first call.
+void start_a_first_one() {
+  Process first([] {});
+  first.start();
+  first.join();
+}
 void start_process(Things& things) {
   things.process->start();
   things.process->join();
@@ -123,6 +129,37 @@ const Case kCases[] = {
        things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
      },
      [](Things& things) { things.process->start(); }},
+    {"host: init", nothing, [](Things& /*things*/) { init(); }},
+    {"host: start and join a process by forkserver",
+     [](Things& things) {
+       init();
+       start_a_first_one();
+       things.process.emplace([] {});
+     },
+     start_process},
+    {"host: start a daemon by forkserver",
+     [](Things& things) {
+       init();
+       start_a_first_one();
+       things.process.emplace(ProcessOptions{.daemon = true}, wait_for_ever);
+     },
+     [](Things& things) { things.process->start(); }},
+    {"host: kill a process and what came from it",
+     [](Things& things) {
+       init();
+       things.process.emplace(wait_for_ever);
+       things.process->start();
+     },
+     [](Things& things) {
+       things.process->kill();
+       things.process->join();
+     }},
+    {"host: start a pool by forkserver",
+     [](Things& /*things*/) {
+       init();
+       start_a_first_one();
+     },
+     [](Things& things) { things.pool.emplace(1); }},
 };
 
 class HostStepTest : public testing::TestWithParam<Case> {

@@ -83,6 +83,10 @@ class ServiceStepTest : public testing::Test {
   Path path_;
 };
 
+// What a child says that is born while its warden dies.
+constexpr const char* kWardenDied =
+    "Error: brood: can't start 'Process-1': the warden of its family was killed";
+
 // A process sleeps when it was seen to sleep several times.
 bool is_at_rest(int pid) {
   for (int i = 0; i < 3; ++i) {
@@ -280,6 +284,34 @@ TEST_F(WardenStepTest, WhileItBuriesAProcess) {
   is_over_ = [](const Host& /*host*/) { return is_gone(board->pid.load()); };
   expected_ = {{"joined"}, {"FamilyBroken"}, {"FamilyBroken"}};
   sweep("warden: a process died");
+}
+
+TEST_F(WardenStepTest, WhileItBearsAndReapsAChild) {
+  program_ = [](const Gate& gate) {
+    init();
+    say("ready");
+    gate.pass();
+    say(outcome_of([] {
+      Process child([] { return ExitCode{5}; });
+      child.start();
+      HOST_CHECK(child.join_for(kHangGuard));
+      // Who would know its status, if not the warden?
+      HOST_CHECK(child.exit_code().value_or(5) == 5);
+    }));
+    board->done.store(true);
+    gate.pass();
+    gate.pass();
+    say(outcome_of([] {
+      Process next([] {});
+      next.start();
+    }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return board->done.load(); };
+  expected_ = {{"value", "FamilyBroken", kWardenDied}, {"FamilyBroken"}};
+  sweep("warden: it bears and reaps a child");
 }
 
 TEST_F(WardenStepTest, WhileMembersAnnounceThemselves) {
