@@ -7,6 +7,7 @@
 #include "start/child_main.hpp"
 #include "start/demangle.hpp"
 #include "start/fork.hpp"
+#include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
@@ -195,7 +196,11 @@ void ProcessHandle::start(ProcessTarget& target) {
 
 bool ProcessHandle::join_until(DeadlineNs deadline) {
   state().require_started();
-  return state().poll_end(deadline);
+  // What a signal's handler does meanwhile may include joining this one.
+  const long ended = start::has_ended_serving_signals(state().pidfd.get(), deadline);
+  if (sys::require(ended, "waiting for a process") == 0) return false;
+  if (!state().ended) state().take_status();
+  return true;
 }
 
 bool ProcessHandle::is_alive() {
