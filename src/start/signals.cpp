@@ -232,10 +232,12 @@ bool sleep_until_signal(const Enough& enough, std::int64_t deadline_ns,
 std::optional<int> wait_until(std::span<const int> signals, std::int64_t deadline_ns) {
   if (signals.empty()) throw Error("brood: to wait for no signal would never end");
   for (const int signal : signals) require_catchable(signal);
+  std::uint64_t mask = 0;
+  sys::require(sys::read_blocked_signals(mask), "reading the signal mask");
   SignalTable& table = SignalTable::get();
   const std::uint64_t set = table.keep_for_wait(signals);
   // Open to them just while it sleeps: they may be blocked, as for sigwait().
-  const std::uint64_t mask = sys::blocked_signals() & ~set;
+  mask &= ~set;
   int taken = 0;
   sleep_until_signal([&] { return (taken = table.take(set)) != 0; }, deadline_ns, &mask);
   return taken != 0 ? std::optional(taken) : std::nullopt;

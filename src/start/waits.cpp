@@ -34,18 +34,17 @@ int Sleeper::sleep(std::span<sys::PollEntry> entries, std::int64_t deadline_ns,
   const std::int64_t look_up_ns = deaf ? sys::now_ns() + kLookUpNs : sys::kForever;
   const int seen = sys::poll(entries, std::min(deadline_ns, look_up_ns), mask);
   if (seen == 0 && look_up_ns < deadline_ns) return -EINTR;
-  return seen > 0 ? conclude(seen, own) : seen;
+  if (seen <= 0 || own.seen == 0) return seen;
+  answer_bell(own);
+  if (seen > 1) return seen - 1;
+  // A handler may raise its own signal each time that it runs: that must not put off the end.
+  return sys::now_ns() < deadline_ns ? -EINTR : 0;
 }
 
-int Sleeper::conclude(int seen, const sys::PollEntry& own) noexcept {
-  if (own.seen == 0) return seen;
-  if (own.invalid()) {
-    sys::SignalInbox::give_up(*bell_);
-    bell_ = nullptr;
-  } else {
-    sys::SignalInbox::silence(*bell_);
-  }
-  return seen > 1 ? seen - 1 : -EINTR;
+void Sleeper::answer_bell(const sys::PollEntry& own) noexcept {
+  if (!own.invalid() && sys::SignalInbox::silence(*bell_)) return;
+  sys::SignalInbox::give_up(*bell_);
+  bell_ = nullptr;
 }
 
 int poll_serving_signals(std::span<sys::PollEntry> entries, std::int64_t deadline_ns) {

@@ -32,7 +32,7 @@ class Sleeper {
             const std::uint64_t* mask = nullptr) noexcept;
 
  private:
-  int conclude(int seen, const sys::PollEntry& own) noexcept;
+  void answer_bell(const sys::PollEntry& own) noexcept;
 
   sys::SignalInbox* inbox_ = nullptr;
   sys::SignalBell* bell_ = nullptr;

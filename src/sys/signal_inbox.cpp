@@ -151,9 +151,10 @@ SignalBell* SignalInbox::take_bell() noexcept {
   return bell;
 }
 
-void SignalInbox::silence(SignalBell& bell) noexcept {
+bool SignalInbox::silence(SignalBell& bell) noexcept {
   std::uint64_t rings = 0;
-  call(SYS_read, bell.fd.load(), &rings, sizeof rings);
+  const long result = call_restarting(SYS_read, bell.fd.load(), &rings, sizeof rings);
+  return result >= 0 || result == -EAGAIN;
 }
 
 }  // namespace brood::sys

@@ -98,8 +98,9 @@ class SignalInbox {
   // so many wait. nullptr: there is no memory or descriptor for one.
   SignalBell* take_bell() noexcept;
   static void give_back(SignalBell* bell) noexcept { bell->taken.store(false); }
-  static void silence(SignalBell& bell) noexcept;
-  // Instead of giving it back: somebody has closed its descriptor.
+  // False if its descriptor is not what it was.
+  static bool silence(SignalBell& bell) noexcept;
+  // Instead of giving it back: it is of no use any more.
   static void give_up(SignalBell& bell) noexcept { bell.fd.store(-1); }
 
  private:

@@ -112,10 +112,8 @@ int find_signal(std::string_view base) noexcept {
   return 0;
 }
 
-std::uint64_t blocked_signals() noexcept {
-  std::uint64_t mask = 0;
-  call(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &mask, sizeof mask);
-  return mask;
+int read_blocked_signals(std::uint64_t& mask) noexcept {
+  return static_cast<int>(call(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &mask, sizeof mask));
 }
 
 int kill_by_number(int pid, int signal) noexcept {

@@ -29,8 +29,8 @@ struct SignalName {
 SignalName signal_name(int number) noexcept;      // base is nullptr if it has none
 int find_signal(std::string_view base) noexcept;  // of a name without "SIG"; 0: none
 
-// Signals that the calling thread blocks: signal 1 is bit 0.
-std::uint64_t blocked_signals() noexcept;
+// Signals that the calling thread blocks: signal 1 is bit 0. 0 or -errno.
+int read_blocked_signals(std::uint64_t& mask) noexcept;
 
 // To a process by its number. 0 or -errno.
 int kill_by_number(int pid, int signal) noexcept;

@@ -441,6 +441,29 @@ TEST_P(SignalsTest, AHandlerThatRaisesItsOwnSignalRunsOnceForEachLook) {
   EXPECT_EQ(run.end, "exit 0");
 }
 
+TEST_P(SignalsTest, AHandlerThatRaisesItsOwnSignalDoesNotPutOffTheEndOfAWait) {
+  const StartMethod method = GetParam();
+  const std::string gate = path("gate");
+  const HostRun run = run_host([=] {
+    Process p(by(method), stay);
+    p.start();
+    Pool pool(pool_by(method));
+    Future<int> future = pool.submit(wait_at, gate);
+    signals::on(SIGUSR1, [&](int) { raise(SIGUSR1); });
+    raise(SIGUSR1);
+    HOST_CHECK(!p.join_for(20ms));
+    HOST_CHECK(wait({p}, 20ms).empty());
+    HOST_CHECK(!future.wait_for(20ms));
+    HOST_CHECK(signals::wait_for({SIGUSR2}, 20ms) == std::nullopt);
+    p.kill();
+    open_gate(gate);
+    p.join();
+    HOST_CHECK(future.get() == 7);
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0");
+}
+
 TEST_P(SignalsTest, OtherEffectsReplaceAHandlerAndDropWhatItHadToDo) {
   Host host([] {
     bool ran = false;
