@@ -26,7 +26,8 @@ namespace brood::signals {
 //   Threads:   all functions from any thread. What is done with a signal is a matter of the whole
 //              process. Handlers may run in several threads at once if several wait.
 //   Blocking:  pause() and wait(), wait_for().
-//   Ownership: handlers are kept until they are replaced. The first call of on(), interrupt_on() or
+//   Ownership: handlers are kept until they are replaced. The first of on(), interrupt_on(),
+//   pause() and
 //              wait() takes a descriptor of this process for good, and one more for each further
 //              thread that waits at the same time; until then, nothing here exists.
 //   Errors:    Error for a number that is no signal, or that can't be treated so; SystemError; in

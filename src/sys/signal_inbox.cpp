@@ -154,7 +154,7 @@ SignalBell* SignalInbox::take_bell() noexcept {
 bool SignalInbox::silence(SignalBell& bell) noexcept {
   std::uint64_t rings = 0;
   const long result = call_restarting(SYS_read, bell.fd.load(), &rings, sizeof rings);
-  return result >= 0 || result == -EAGAIN;
+  return result != -EBADF && result != -EINVAL;
 }
 
 }  // namespace brood::sys
