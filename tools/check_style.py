@@ -32,6 +32,8 @@ RANK = {
 PUBLIC_LAYER = {
     "brood/process.hpp": "start",
     "brood/start_method.hpp": "start",
+    "brood/signals.hpp": "start",
+    "brood/wait.hpp": "start",
     "brood/pool.hpp": "pool",
     "brood/future.hpp": "pool",
     "brood/queue.hpp": "channel",

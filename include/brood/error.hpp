@@ -49,7 +49,12 @@ class Cancelled : public Error {
 // A wait was ended by a signal the caller asked to be interrupted by.
 class Interrupted : public Error {
  public:
-  using Error::Error;
+  explicit Interrupted(const std::string& what, int signal = 0) : Error(what), signal_(signal) {}
+
+  [[nodiscard]] int signal() const noexcept { return signal_; }
+
+ private:
+  int signal_;
 };
 
 // The other side is gone or closed: stop using this object.

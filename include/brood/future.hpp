@@ -21,7 +21,8 @@ namespace brood {
 //              its result is dropped. A Future may outlive its Pool.
 //   Errors:    get() throws what the task threw (a standard exception as its own type, any other
 //              as RemoteError), WorkerDied, PoolClosed if the pool ended before the task was run,
-//              BrokenPool, FamilyBroken, DecodeError, ArenaFull if the result found no room.
+//              BrokenPool, FamilyBroken, DecodeError, ArenaFull if the result found no room. Waits
+//              serve signals (signals.hpp): Interrupted, after which the result can still be got.
 //   Death:     of the worker ends the wait with WorkerDied within about a millisecond, or starts
 //              the task again if it has retries left.
 //

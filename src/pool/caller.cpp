@@ -26,6 +26,7 @@
 #include "start/fork.hpp"
 #include "start/init.hpp"
 #include "start/nursery.hpp"
+#include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/memory.hpp"
@@ -155,6 +156,7 @@ class PoolCaller final : public detail::PoolCore {
 
   bool wait(TaskTicket task, DeadlineNs deadline) override {
     require_mine();
+    start::serve_signals();
     if (has_ended(task)) return true;
     const std::int64_t start = sys::now_ns();
     const bool ended = look_until(task, std::min(deadline, start + look_time_.ns())) ||
@@ -195,10 +197,8 @@ class PoolCaller final : public detail::PoolCore {
     if (order() == PoolOrder::run && !is_over()) {
       throw Error("brood: join() waits for a pool to end: call close() or terminate() first");
     }
-    const long ended = sys::has_ended(supervisor_pidfd_.get(), deadline);
-    if (sys::require(ended, "waiting for a pool to end") == 0) return false;
-    reap_supervisor();
-    return true;
+    const long ended = start::has_ended_serving_signals(supervisor_pidfd_.get(), deadline);
+    return has_ended_now(ended);
   }
 
   bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) override {
@@ -224,9 +224,9 @@ class PoolCaller final : public detail::PoolCore {
     try {
       terminate();
       constexpr std::int64_t kMostNs = 2000 * kMs;
-      if (join_until(sys::now_ns() + kMostNs)) return;
+      if (ends_within(kMostNs)) return;
       raise_order(PoolOrder::kill);
-      if (join_until(sys::now_ns() + kMostNs)) return;
+      if (ends_within(kMostNs)) return;
     } catch (...) {
       // Nothing above throws in the process that made the pool.
     }
@@ -317,6 +317,18 @@ class PoolCaller final : public detail::PoolCore {
     if (method == StartMethod::spawn) addresses_ = detail::Addresses::of_its_own;
     supervisor_pid_ = born.pid;
     supervisor_pidfd_ = std::move(born.pidfd);
+  }
+
+  // ---- its end
+
+  bool has_ended_now(long ended) {
+    if (sys::require(ended, "waiting for a pool to end") == 0) return false;
+    reap_supervisor();
+    return true;
+  }
+  // Whatever signals arrive.
+  bool ends_within(std::int64_t limit_ns) {
+    return has_ended_now(sys::has_ended(supervisor_pidfd_.get(), sys::now_ns() + limit_ns));
   }
 
   // ---- talking to the processes
@@ -438,7 +450,8 @@ class PoolCaller final : public detail::PoolCore {
         patience_ns *= 2;
         doubt_ns = now + patience_ns;
       }
-      sys::futex_wait(pool::sleeping_half(state), *half, std::min(deadline, now + kLookUpNs));
+      start::futex_wait_serving_signals(pool::sleeping_half(state), *half,
+                                        std::min(deadline, now + kLookUpNs));
       if (has_ended(task)) return true;
     }
   }

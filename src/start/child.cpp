@@ -138,8 +138,6 @@ void Child::send_signal(int signal) noexcept {
 void Child::kill() noexcept {
   const std::lock_guard lock(mutex_);
   if (ended_) return;
-  // Stopped, it makes no more children. Of ours, this process would get a SIGCHLD for that.
-  if (record_.line) sys::send_signal(record_.pidfd.get(), sys::signal_number::kStop);
   if (warden::Family* family = warden::Family::current()) {
     warden::Announcement said;
     said.request = warden::Request::end_children;

@@ -8,6 +8,7 @@
 #include "start/current.hpp"
 #include "start/fork.hpp"
 #include "start/nursery.hpp"
+#include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
@@ -148,7 +149,11 @@ void ProcessHandle::start(ProcessTarget& target) {
 }
 
 bool ProcessHandle::join_until(DeadlineNs deadline) {
-  return state().started().wait_until(deadline);
+  start::Child& child = state().started();
+  // What a signal's handler does meanwhile may include joining this one.
+  const long ended = start::has_ended_serving_signals(child.pidfd(), deadline);
+  if (sys::require(ended, "waiting for a process") == 0) return false;
+  return child.wait_until(sys::kForever);
 }
 
 bool ProcessHandle::is_alive() {

@@ -131,11 +131,10 @@ struct TreeNode {
   int pidfd;
 };
 
-// Stops those children of `parent` that are not in `tree` yet, and adds them.
-bool stop_children(int parent, std::vector<TreeNode>& tree) {
+// Adds those children of `parent` that are not in `tree` yet.
+void add_children(int parent, std::vector<TreeNode>& tree) {
   constexpr int kParentField = 1;  // of proc(5), less three
   const std::string tasks = "/proc/" + std::to_string(parent) + "/task";
-  bool found = false;
   std::error_code gone;
   for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
     std::array<char, 16 * 1024> text;
@@ -156,12 +155,9 @@ bool stop_children(int parent, std::vector<TreeNode>& tree) {
         continue;
       }
       const int fd = pidfd.get();
-      send_signal(fd, signal_number::kStop);
       tree.push_back({pid, std::move(pidfd), fd});
-      found = true;
     }
   }
-  return found;
 }
 
 }  // namespace
@@ -169,11 +165,12 @@ bool stop_children(int parent, std::vector<TreeNode>& tree) {
 void kill_tree(int pid, int pidfd) {
   std::vector<TreeNode> tree;
   tree.push_back({pid, Fd(), pidfd});
-  for (bool found = true; found;) {
-    found = false;
-    for (std::size_t i = 0; i < tree.size(); ++i) found |= stop_children(tree[i].pid, tree);
+  // Once it is to die it makes no more children, so that it is looked at before and after.
+  for (std::size_t i = 0; i < tree.size(); ++i) {
+    add_children(tree[i].pid, tree);
+    send_signal(tree[i].pidfd, signal_number::kKill);
+    add_children(tree[i].pid, tree);
   }
-  for (const TreeNode& node : tree) send_signal(node.pidfd, signal_number::kKill);
 }
 
 namespace {

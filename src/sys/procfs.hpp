@@ -26,9 +26,9 @@ std::optional<ProcessUsage> usage_of(int pid) noexcept;
 // Who a process belongs to, its effective user; UINT32_MAX: unknown, or there is none.
 std::uint32_t user_of(int pid) noexcept;
 
-// SIGKILL to a process that was not reaped and all its descendants, which are stopped first so that
-// none gets away by making another. Not the process itself, of whose stop its parent would be told:
-// stop it before, where that does no harm. Throws std::bad_alloc.
+// SIGKILL to a process that was not reaped and to all its descendants. One that is made at this very
+// moment may get away: nobody is stopped before, because we could die before we killed him. Throws
+// std::bad_alloc.
 void kill_tree(int pid, int pidfd);
 
 // Signals every child of the calling process for which `spare` says no. For service processes:

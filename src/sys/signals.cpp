@@ -1,6 +1,7 @@
 #include "sys/signals.hpp"
 
 #include <signal.h>
+#include <sys/time.h>
 
 #include <array>
 #include <cstddef>
@@ -19,6 +20,23 @@ static_assert(signal_number::kKill == SIGKILL && signal_number::kTerminate == SI
 
 constexpr int kSignals = 64;
 constexpr std::array kCrashSignals = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+
+struct NamedSignal {
+  int number;
+  const char* name;
+};
+// Where a number has several names, the usual one first.
+constexpr std::array kNames = std::to_array<NamedSignal>({
+    {SIGHUP, "HUP"},   {SIGINT, "INT"},       {SIGQUIT, "QUIT"}, {SIGILL, "ILL"},
+    {SIGTRAP, "TRAP"}, {SIGABRT, "ABRT"},     {SIGBUS, "BUS"},   {SIGFPE, "FPE"},
+    {SIGKILL, "KILL"}, {SIGUSR1, "USR1"},     {SIGSEGV, "SEGV"}, {SIGUSR2, "USR2"},
+    {SIGPIPE, "PIPE"}, {SIGALRM, "ALRM"},     {SIGTERM, "TERM"}, {SIGSTKFLT, "STKFLT"},
+    {SIGCHLD, "CHLD"}, {SIGCONT, "CONT"},     {SIGSTOP, "STOP"}, {SIGTSTP, "TSTP"},
+    {SIGTTIN, "TTIN"}, {SIGTTOU, "TTOU"},     {SIGURG, "URG"},   {SIGXCPU, "XCPU"},
+    {SIGXFSZ, "XFSZ"}, {SIGVTALRM, "VTALRM"}, {SIGPROF, "PROF"}, {SIGWINCH, "WINCH"},
+    {SIGIO, "IO"},     {SIGPWR, "PWR"},       {SIGSYS, "SYS"},   {SIGABRT, "IOT"},
+    {SIGCHLD, "CLD"},  {SIGIO, "POLL"},
+});
 
 void (*crash_report)(const Crash&) = nullptr;
 std::array<struct sigaction, kSignals + 1> before_ours;
@@ -64,6 +82,54 @@ void on_signal(int signal, void (*handler)(int)) noexcept {
   struct sigaction action{};
   action.sa_handler = handler;
   ::sigaction(signal, &action, nullptr);
+}
+
+bool is_signal(int number) noexcept {
+  // In between are two numbers by which the C library's threads talk.
+  constexpr int kLastClassic = 31;
+  return (number >= 1 && number <= kLastClassic) || (number >= SIGRTMIN && number <= SIGRTMAX);
+}
+
+bool is_fault(int number) noexcept {
+  return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL;
+}
+
+SignalName signal_name(int number) noexcept {
+  if (!is_signal(number)) return {nullptr};
+  for (const NamedSignal& named : kNames) {
+    if (named.number == number) return {named.name};
+  }
+  if (number >= SIGRTMIN) return {"RTMIN", number - SIGRTMIN};
+  return {nullptr};
+}
+
+int find_signal(std::string_view base) noexcept {
+  if (base == "RTMIN") return SIGRTMIN;
+  if (base == "RTMAX") return SIGRTMAX;
+  for (const NamedSignal& named : kNames) {
+    if (named.name == base) return named.number;
+  }
+  return 0;
+}
+
+int read_blocked_signals(std::uint64_t& mask) noexcept {
+  return static_cast<int>(call(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &mask, sizeof mask));
+}
+
+int kill_by_number(int pid, int signal) noexcept {
+  return static_cast<int>(call(SYS_kill, pid, signal));
+}
+
+std::int64_t set_alarm(std::int64_t ns) noexcept {
+  // Rounded up: zero would mean none.
+  const std::int64_t us = ns / 1000 + (ns % 1000 != 0 ? 1 : 0);
+  itimerval timer{};
+  timer.it_value.tv_sec = us / 1'000'000;
+  timer.it_value.tv_usec = us % 1'000'000;
+  itimerval before{};
+  const long result = call(SYS_setitimer, ITIMER_REAL, &timer, &before);
+  if (result < 0) return result;
+  return (std::int64_t{before.it_value.tv_sec} * 1'000'000 + before.it_value.tv_usec) * 1000;
 }
 
 SignalsBlocked::SignalsBlocked() noexcept { set_mask(~std::uint64_t{0}, &saved_); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace brood::sys {
 
@@ -15,6 +16,28 @@ void ignore_terminal_signals() noexcept;
 
 // Calls `handler` on `signal`; interrupts waits.
 void on_signal(int signal, void (*handler)(int)) noexcept;
+
+// Whether a program may use this number: 1 to 64 but for those that the C library keeps.
+bool is_signal(int number) noexcept;
+// Whether the kernel sends it to the instruction that failed.
+bool is_fault(int number) noexcept;
+// "TERM", "RTMIN+3"; the latter by the number that comes after `base`.
+struct SignalName {
+  const char* base;
+  int after = 0;
+};
+SignalName signal_name(int number) noexcept;      // base is nullptr if it has none
+int find_signal(std::string_view base) noexcept;  // of a name without "SIG"; 0: none
+
+// Signals that the calling thread blocks: signal 1 is bit 0. 0 or -errno.
+int read_blocked_signals(std::uint64_t& mask) noexcept;
+
+// To a process by its number. 0 or -errno.
+int kill_by_number(int pid, int signal) noexcept;
+
+// Has SIGALRM sent to this process after `ns`; 0: not any more. Returns what was left of the
+// previous one, 0 if there was none, or -errno.
+std::int64_t set_alarm(std::int64_t ns) noexcept;
 
 // Blocks all signals for its lifetime: between a fork and the child's reset_signals a handler of
 // the host must not run in the child.

@@ -62,14 +62,14 @@ TEST(HostTest, WaitingForAllChildrenEndsWhileAPoolLives) {
   expect_fine([] {
     Pool pool(workers(2));
     pool.apply(twice, 1);
-    while (wait(nullptr) > 0) {
+    while (::wait(nullptr) > 0) {
     }
     HOST_CHECK(errno == ECHILD);
     const pid_t own = fork();
     if (own == 0) _exit(7);
     int status = 0;
-    HOST_CHECK(wait(&status) == own && WEXITSTATUS(status) == 7);
-    HOST_CHECK(wait(nullptr) == -1 && errno == ECHILD);
+    HOST_CHECK(::wait(&status) == own && WEXITSTATUS(status) == 7);
+    HOST_CHECK(::wait(nullptr) == -1 && errno == ECHILD);
     use(pool);
     return 0;
   });

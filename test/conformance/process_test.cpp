@@ -1090,14 +1090,14 @@ TEST_P(ProcessTest, AHostThatWaitsForAnyChildIsNotDisturbed) {
     if (own == 0) _exit(5);
     int status = 0;
     int ended = 0;
-    while (wait(&status) > 0) ++ended;
+    while (::wait(&status) > 0) ++ended;
     HOST_CHECK(ended == 1 && WEXITSTATUS(status) == 5);
     open_gate(gate);
     for (std::size_t i = 0; i < all.size(); ++i) {
       all[i].join();
       HOST_CHECK(all[i].exit_code() == (i == 3 ? -SIGKILL : 0));
     }
-    HOST_CHECK(wait(&status) == -1);
+    HOST_CHECK(::wait(&status) == -1);
     HOST_CHECK(signals == 1);
     return 0;
   });

@@ -84,7 +84,7 @@ TEST_P(WorkerTest, ATaskMayStartAndReapProcesses) {
     const pid_t child = fork();
     if (child == 0) _exit(5);
     int status = 0;
-    return wait(&status) == child ? WEXITSTATUS(status) : -1;
+    return ::wait(&status) == child ? WEXITSTATUS(status) : -1;
   }),
             5);
 }

@@ -147,7 +147,7 @@ const Case kCases[] = {
     {"host: kill a process and what came from it",
      [](Things& things) {
        init();
-       things.process.emplace(wait_for_ever);
+       things.process.emplace(ProcessOptions{.daemon = true}, wait_for_ever);
        things.process->start();
      },
      [](Things& things) {

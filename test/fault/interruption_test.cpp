@@ -24,25 +24,32 @@ constexpr std::array<Scenario, 9> kScenarios = {{{"Work", work},
                                                  {"Process", use_a_process},
                                                  {"EndedProcesses", end_processes}}};
 
-int run_all(int of, int out_of) {
-  for (const Scenario& scenario : kScenarios) {
-    const std::string before = take_stock();
-    const FaultyKernel kernel;
-    FaultyKernel::interrupt(of, out_of);
-    const std::string outcome = outcome_of_scenario(scenario.run);
-    if (outcome != "success") say(std::string(scenario.name) + ": " + outcome);
-    std::string figures;
-    for (const Role role :
-         {Role::host, Role::warden, Role::supervisor, Role::worker, Role::process}) {
-      figures +=
-          " " + std::string(name_of(role)) + " " + std::to_string(FaultyKernel::interrupted(role));
-    }
-    std::fprintf(stderr, "FIGURE %s, %d of %d interrupted:%s\n", scenario.name, of, out_of,
-                 figures.c_str());
-    FaultyKernel::heal();
-    const std::string left = left_since(before);
-    if (!left.empty()) say(std::string(scenario.name) + " left" + left);
+// A timer of its own, and a descriptor that it keeps: not among the others.
+constexpr Scenario kSignals = {"Signals", serve_signals, ask_for_signals};
+
+void run_interrupted(const Scenario& scenario, int of, int out_of) {
+  if (scenario.prepare != nullptr) scenario.prepare();
+  const std::string before = take_stock();
+  const FaultyKernel kernel;
+  FaultyKernel::interrupt(of, out_of);
+  const std::string outcome = outcome_of_scenario(scenario.run);
+  if (outcome != "success") say(std::string(scenario.name) + ": " + outcome);
+  std::string figures;
+  for (const Role role :
+       {Role::host, Role::warden, Role::supervisor, Role::worker, Role::process}) {
+    figures +=
+        " " + std::string(name_of(role)) + " " + std::to_string(FaultyKernel::interrupted(role));
   }
+  std::fprintf(stderr, "FIGURE %s, %d of %d interrupted:%s\n", scenario.name, of, out_of,
+               figures.c_str());
+  FaultyKernel::heal();
+  const std::string left = left_since(before);
+  if (!left.empty()) say(std::string(scenario.name) + " left" + left);
+}
+
+int run_all(int of, int out_of) {
+  for (const Scenario& scenario : kScenarios) run_interrupted(scenario, of, out_of);
+  run_interrupted(kSignals, of, out_of);
   return 0;
 }
 

@@ -2,10 +2,13 @@
 // members that the warden must not lose, kernels and containers that lack a call altogether.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -169,6 +172,53 @@ TEST(KernelTest, WhatIsNeededAndMissingIsATypedError) {
     EXPECT_EQ(run.end, "exit 0") << "without call number " << call;
     EXPECT_EQ(run.out, "") << "without call number " << call;
   }
+}
+
+TEST(KernelTest, SignalsThatNothingCouldWakeWaitsForAreNotCaught) {
+  const HostRun run = run_host([] {
+    the_missing_call = SYS_eventfd2;
+    the_missing_error = EMFILE;
+    sys::replace_kernel(one_call_is_missing);
+    const std::string before = field_of_status(getpid(), "SigCgt");
+    for (int i = 0; i < 2; ++i) {
+      HOST_CHECK(outcome_of_scenario([] { signals::on(SIGUSR1, [](int) {}); }) == "SystemError");
+      HOST_CHECK(outcome_of_scenario([] { signals::interrupt_on(SIGINT); }) == "SystemError");
+      HOST_CHECK(outcome_of_scenario([] { signals::wait({SIGUSR2}); }) == "SystemError");
+    }
+    HOST_CHECK(field_of_status(getpid(), "SigCgt") == before);
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0");
+}
+
+// A thread that gets no descriptor of its own looks up by itself.
+TEST(KernelTest, WaitsOfFurtherThreadsAreServedAlsoWithoutDescriptors) {
+  const HostRun run = run_host([] {
+    std::atomic<int> told{0};
+    signals::interrupt_on(SIGINT);
+    the_missing_call = SYS_eventfd2;
+    the_missing_error = EMFILE;
+    sys::replace_kernel(one_call_is_missing);
+    std::array<std::thread, 3> threads;
+    std::atomic<int> ready{0};
+    for (std::thread& thread : threads) {
+      thread = std::thread([&] {
+        static_cast<void>(signals::dispatch());
+        ++ready;
+        try {
+          wait({}, kHangGuard / 2);
+        } catch (const Interrupted&) {
+          ++told;
+        }
+      });
+    }
+    HOST_CHECK(wait_until([&] { return ready == 3; }));
+    signals::kill(getpid(), SIGINT);
+    for (std::thread& thread : threads) thread.join();
+    HOST_CHECK(told == 3);
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0");
 }
 
 // Of each call in turn: without it, in no process at all, brood works or says why it does not.

@@ -9,12 +9,15 @@
 #include <csignal>
 #include <exception>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
+#include "brood/signals.hpp"
+#include "brood/wait.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
 #include "support/pool_spy.hpp"
@@ -285,6 +288,48 @@ inline void end_processes() {
 inline void drop_a_daemon() {
   Process p = forked_process(true, 60);
   p.start();
+}
+
+// ---- scenarios of signals
+
+// A descriptor that wakes waits: it stays.
+inline void ask_for_signals() { static_cast<void>(signals::wait_for({SIGUSR2}, 0s)); }
+
+inline void serve_signals() {
+  // What is still under way when an error leaves must not end the host.
+  struct Calm {
+    ~Calm() {
+      for (const int signal : {SIGUSR1, SIGUSR2, SIGALRM}) signals::ignore(signal);
+    }
+  } const calm;
+  // An earlier fork may not have been able to unblock them.
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_UNBLOCK, &all, nullptr);
+  int served = 0;
+  signals::on(SIGUSR1, [&](int) { ++served; });
+  signals::on(SIGALRM, [&](int) { ++served; });
+  signals::kill(getpid(), SIGUSR1);
+  REQUIRE_RIGHT(signals::dispatch() && served >= 1);
+  signals::alarm(1ms);
+  signals::pause();
+  REQUIRE_RIGHT(signals::wait_for({SIGUSR2}, 1ms) == std::nullopt);
+  signals::kill(getpid(), SIGUSR2);
+  REQUIRE_RIGHT(signals::wait({SIGUSR2}) == SIGUSR2);
+  Process p = forked_process(false, 0);
+  p.start();
+  signals::kill(getpid(), SIGUSR1);
+  REQUIRE_RIGHT(wait({p}) == std::vector<std::size_t>{0});
+  p.join();
+  REQUIRE_RIGHT(p.exit_code() == 7);
+  with_pool(1, [](Pool& pool) {
+    Future<int> future = pool.submit([] {
+      std::this_thread::sleep_for(5ms);
+      return 3;
+    });
+    signals::kill(getpid(), SIGUSR1);
+    REQUIRE_RIGHT(future.get() == 3);
+  });
 }
 
 // The same in a process whose standard streams are closed.

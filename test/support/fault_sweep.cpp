@@ -79,6 +79,7 @@ std::set<std::string> lines_of(const std::string& text) {
 
 // Says a line for each thing that is not as it should be.
 void run_round(const Scenario& scenario, const PlannedFault& fault) {
+  if (scenario.prepare != nullptr) scenario.prepare();
   const std::string before = take_stock();
   const std::string where = std::string(scenario.name) + ", " + describe(fault) + ": ";
   tally().now(where);

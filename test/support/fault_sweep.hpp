@@ -16,6 +16,8 @@ namespace brood::test {
 struct Scenario {
   const char* name;
   void (*run)();
+  // Takes what a feature keeps for good, before stock is taken; null: it keeps nothing.
+  void (*prepare)() = nullptr;
 };
 
 struct WrongResult : std::exception {

@@ -172,6 +172,8 @@ std::vector<CallKind> make_kinds() {
       {"pidfd_open", SYS_pidfd_open, {EMFILE, ENFILE, ENOMEM, ENODEV, ENOSYS, EPERM}},
       {"pidfd_send_signal", SYS_pidfd_send_signal, {EPERM, ENOSYS}},
       {"kill", SYS_kill, {EPERM}},
+      {"setitimer", SYS_setitimer, {EPERM}},
+      {"eventfd2", SYS_eventfd2, {EMFILE, ENFILE, ENODEV, ENOMEM, EPERM}},
       // ECHILD too is an answer.
       {"waitid", SYS_waitid, {EINTR}},
       {"getpgid", SYS_getpgid, {ESRCH, EPERM}},
@@ -204,6 +206,7 @@ constexpr std::array kExempt = {
     ExemptCall{"umask", SYS_umask, "has no errors"},
     ExemptCall{"exit_group", SYS_exit_group, "has no errors"},
     ExemptCall{"getrandom", SYS_getrandom, "is made before main()"},
+    ExemptCall{"write", SYS_write, "is made to event descriptors that always have room"},
     ExemptCall{"tgkill", SYS_tgkill,
                "is made by the handler of a crash, which then has nothing left"},
 };
