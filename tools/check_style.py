@@ -32,6 +32,9 @@ RANK = {
 PUBLIC_LAYER = {
     "brood/process.hpp": "start",
     "brood/start_method.hpp": "start",
+    "brood/cpu_count.hpp": "start",
+    "brood/hooks.hpp": "start",
+    "brood/log.hpp": "start",
     "brood/pool.hpp": "pool",
     "brood/future.hpp": "pool",
     "brood/queue.hpp": "channel",
