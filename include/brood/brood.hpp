@@ -5,7 +5,10 @@
 #include "brood/pool.hpp"
 #include "brood/future.hpp"
 #include "brood/process.hpp"
+#include "brood/hooks.hpp"
+#include "brood/log.hpp"
 #include "brood/error.hpp"
 #include "brood/codec.hpp"
 #include "brood/start_method.hpp"
+#include "brood/cpu_count.hpp"
 // clang-format on

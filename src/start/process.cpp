@@ -7,6 +7,8 @@
 #include "start/child_main.hpp"
 #include "start/demangle.hpp"
 #include "start/fork.hpp"
+#include "start/hooks.hpp"
+#include "start/process_name.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
@@ -98,6 +100,8 @@ struct ProcessHandle::State {
     if (settings.daemon && !watched) sys::exit_now(1);
     naming().of_this_process = settings.name;
     naming().children.store(0);
+    start::set_process_name(settings.name);
+    start::run_after_fork_actions();
     start::leave_child(run_target(target, settings.name));
   }
 

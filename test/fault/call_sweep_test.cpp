@@ -61,6 +61,7 @@ std::vector<Sweep> all_sweeps() {
   add({"Process", use_a_process}, {kHost, kWarden, kProcess});
   add({"EndedProcesses", end_processes}, {kHost, kWarden, kProcess});
   add({"DroppedDaemon", drop_a_daemon}, {kHost, kWarden, kProcess});
+  add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
   return sweeps;
 }

@@ -140,6 +140,7 @@ std::vector<CallKind> make_kinds() {
       {"fcntl (flags)", SYS_fcntl, {EPERM}, sets_flags},
       {"openat", SYS_openat, {EMFILE, ENFILE, EINTR, ENOENT, EACCES, ENOMEM}},
       {"read", SYS_read, {EINTR, EIO, ENOMEM, ESRCH}},
+      {"write", SYS_write, {EINTR, EAGAIN, EBADF, EPIPE, EIO, ENOSPC}},
       {"newfstatat", SYS_newfstatat, {ENOMEM, ENOENT, EACCES}},
       {"prlimit64", SYS_prlimit64, {EPERM, ENOSYS}},
       {"socketpair", SYS_socketpair, {EMFILE, ENFILE, ENOMEM, ENOBUFS, EAFNOSUPPORT, EPERM}},
