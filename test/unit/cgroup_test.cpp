@@ -4,24 +4,21 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "brood/cpu_count.hpp"
 #include "brood/pool.hpp"
-#include "support/processes.hpp"
 #include "support/time.hpp"
 #include "sys/process.hpp"
 
@@ -274,16 +271,16 @@ TEST(CpuCountTest, ItIsNoMoreThanTheAffinityMaskHas) {
   sched_setaffinity(0, sizeof before, &before);
 }
 
-// A control group of version 2 of the test's own, for as long as it lives.
+// A control group of the test's own, for as long as it lives.
 class OwnGroup {
  public:
-  OwnGroup() {
-    std::error_code failed;
-    const std::string name = "/brood-test-" + std::to_string(getpid());
-    for (const std::string top : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-      if (!std::filesystem::exists(top + "/cgroup.controllers", failed)) continue;
-      if (mkdir((top + name).c_str(), 0700) == 0) path_ = top + name;
-      if (!path_.empty()) return;
+  // Of the first of these places that is one of groups, which `proof` of it shows.
+  OwnGroup(const std::vector<std::string>& places, const std::string& proof) {
+    for (const std::string& place : places) {
+      if (access((place + proof).c_str(), F_OK) != 0) continue;
+      const std::string path = place + "/brood-test-" + std::to_string(getpid());
+      if (mkdir(path.c_str(), 0700) == 0) path_ = path;
+      return;
     }
   }
   ~OwnGroup() {
@@ -295,7 +292,8 @@ class OwnGroup {
   [[nodiscard]] bool exists() const { return !path_.empty(); }
   [[nodiscard]] bool write(const std::string& file, const std::string& text) const {
     const int fd = open((path_ + file).c_str(), O_WRONLY | O_CLOEXEC);
-    const bool done = fd >= 0 && ::write(fd, text.data(), text.size()) == ssize_t(text.size());
+    const bool done =
+        fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
     if (fd >= 0) close(fd);
     return done;
   }
@@ -304,19 +302,36 @@ class OwnGroup {
   std::string path_;
 };
 
+void expect_one_processor_in(const OwnGroup& group) {
+  constexpr int kNotMoved = 255;
+  const pid_t child = fork();
+  if (child == 0) {
+    _exit(group.write("/cgroup.procs", "0") ? static_cast<int>(cpu_count()) : kNotMoved);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  if (WEXITSTATUS(status) == kNotMoved) GTEST_SKIP() << "no process may be moved to a group";
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
 TEST(CpuCountTest, AQuotaOfARealGroupCounts) {
   if (usable_cpus() < 2) GTEST_SKIP() << "a quota can't be less than one processor";
-  const OwnGroup group;
+  const OwnGroup group({"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}, "/cgroup.controllers");
   if (!group.exists()) GTEST_SKIP() << "no control groups of version 2 that this user can make";
   if (!group.write("/cpu.max", "50000 100000")) {
     GTEST_SKIP() << "the groups of this machine have no processor quota in version 2";
   }
-  const pid_t child = fork();
-  if (child == 0) _exit(group.write("/cgroup.procs", "0") ? static_cast<int>(cpu_count()) : 100);
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  if (WEXITSTATUS(status) == 100) GTEST_SKIP() << "this user may not move a process to a group";
-  EXPECT_EQ(WEXITSTATUS(status), 1);
+  expect_one_processor_in(group);
+}
+
+TEST(CpuCountTest, AQuotaOfARealGroupOfVersionOneCounts) {
+  if (usable_cpus() < 2) GTEST_SKIP() << "a quota can't be less than one processor";
+  const OwnGroup group({"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"}, "/cpu.cfs_quota_us");
+  if (!group.exists()) GTEST_SKIP() << "no control groups of version 1 that this user can make";
+  if (!group.write("/cpu.cfs_quota_us", "50000")) {
+    GTEST_SKIP() << "this user may not set a processor quota";
+  }
+  expect_one_processor_in(group);
 }
 
 }  // namespace
