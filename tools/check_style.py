@@ -34,6 +34,9 @@ PUBLIC_LAYER = {
     "brood/start_method.hpp": "start",
     "brood/signals.hpp": "start",
     "brood/wait.hpp": "start",
+    "brood/cpu_count.hpp": "start",
+    "brood/hooks.hpp": "start",
+    "brood/log.hpp": "start",
     "brood/pool.hpp": "pool",
     "brood/future.hpp": "pool",
     "brood/queue.hpp": "channel",
@@ -249,10 +252,33 @@ def check_size(path, lines, findings):
         )
 
 
+GTEST = re.compile(r"^TEST(?:_[FP])?\(\s*(\w+),\s*(\w+)\s*\)", re.MULTILINE)
+NAMED_TEST = re.compile(r"`(\w+Test\.\w+)`")
+
+
+def check_named_tests(path, lines, tests, findings):
+    """Documents name only tests that exist."""
+    for number, line in enumerate(lines, 1):
+        for name in NAMED_TEST.findall(line):
+            if name not in tests:
+                findings.add(path, number, f"there is no test {name}: it was renamed or removed")
+
+
+def tests_of(root, paths):
+    names = set()
+    for path in paths:
+        if path.parts[0] == "test" and path.suffix == ".cpp":
+            text = (root / path).read_text(encoding="utf-8")
+            names |= {".".join(match) for match in GTEST.findall(text)}
+    return names
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[1])
     findings = Findings()
-    for path in our_files(root):
+    paths = our_files(root)
+    tests = tests_of(root, paths)
+    for path in paths:
         if path.suffix not in TEXT or path.name == "LICENSE":
             continue
         try:
@@ -265,6 +291,8 @@ def main():
         elif text:
             findings.add(path, len(lines), "no newline at the end of the file: add it")
         check_lines(path, lines, findings)
+        if path.suffix == ".md":
+            check_named_tests(path, lines, tests, findings)
         if path.suffix in CPP:
             check_includes(path, lines, findings)
             check_size(path, lines, findings)

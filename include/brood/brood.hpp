@@ -7,7 +7,10 @@
 #include "brood/process.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
+#include "brood/hooks.hpp"
+#include "brood/log.hpp"
 #include "brood/error.hpp"
 #include "brood/codec.hpp"
 #include "brood/start_method.hpp"
+#include "brood/cpu_count.hpp"
 // clang-format on

@@ -15,15 +15,13 @@
 #include <utility>
 #include <vector>
 
+#include "brood/cpu_count.hpp"
 #include "brood/detail/call_job.hpp"
 #include "brood/detail/map_job.hpp"
 #include "brood/future.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
-
-// Processors that this process may use: those of its affinity mask. At least 1.
-[[nodiscard]] std::size_t cpu_count();
 
 struct PoolOptions {
   std::size_t workers = cpu_count();  // 1 ... 480

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "brood/cpu_count.hpp"
 #include "brood/detail/arguments.hpp"
 #include "brood/detail/process_handle.hpp"
 #include "brood/error.hpp"

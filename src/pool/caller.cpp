@@ -520,8 +520,6 @@ class PoolCaller final : public detail::PoolCore {
 
 }  // namespace
 
-std::size_t cpu_count() { return static_cast<std::size_t>(sys::usable_cpus()); }
-
 namespace detail {
 
 DeadlineNs deadline_after(std::chrono::nanoseconds duration) noexcept {

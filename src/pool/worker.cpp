@@ -17,6 +17,8 @@
 #include "pool/work_search.hpp"
 #include "shm/arena.hpp"
 #include "start/child_main.hpp"
+#include "start/hooks.hpp"
+#include "start/process_name.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
@@ -162,6 +164,7 @@ class Worker final : public detail::TaskFrame {
     std::snprintf(name.data(), name.size(), "%s/%u", name_,
                   entry_.index.load(std::memory_order_relaxed));
     sys::set_process_name(name.data());
+    start::set_process_name(name.data());
     named_ = true;
   }
 
@@ -367,6 +370,8 @@ void worker_main(const WorkerStart& start) noexcept {
   // On the heap: a task that ends the process by exit() must not destroy it.
   auto* worker = new (std::nothrow) Worker(start);
   if (worker == nullptr) sys::exit_now(1);
+  start::set_process_name(start.process_name);
+  start::run_after_fork_actions();
   worker->run();
   start::leave_child(0);
 }

@@ -17,6 +17,7 @@
 #include "brood/detail/thunk.hpp"
 #include "start/child_main.hpp"
 #include "start/current.hpp"
+#include "start/hooks.hpp"
 #include "start/init.hpp"
 #include "sys/authority.hpp"
 #include "sys/fd.hpp"
@@ -205,6 +206,7 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
   }
   announce(newborn, thunks);
   ProcessFrame frame(certificate);
+  if (!certificate.service) run_after_fork_actions();
   leave_child(run_user_code(certificate.name, [&] {
     thunk.run(frame);
     return frame.status();

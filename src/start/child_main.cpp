@@ -52,14 +52,17 @@ int run_user_code(const std::string& name, const std::function<int()>& run) noex
 }
 
 void flush_streams() noexcept {
-  try {
-    std::cout.flush();
-    std::clog.flush();
-    std::wcout.flush();
-    std::wclog.flush();
-  } catch (...) {
-    // A stream that was told to throw can't be written; its bytes are lost with or without us.
-  }
+  const auto flush = [](auto& stream) {
+    try {
+      stream.flush();
+    } catch (...) {
+      // One that was told to throw can't be written; its bytes are lost with or without us.
+    }
+  };
+  flush(std::cout);
+  flush(std::clog);
+  flush(std::wcout);
+  flush(std::wclog);
   std::fflush(nullptr);
 }
 

@@ -5,6 +5,7 @@
 
 #include "brood/error.hpp"
 #include "start/birth.hpp"
+#include "start/process_name.hpp"
 #include "warden/family.hpp"
 
 namespace brood {
@@ -14,7 +15,6 @@ namespace start {
 namespace {
 
 struct Life {
-  std::string name = "MainProcess";
   std::string prefix;  // of children's names
   ParentProcess parent;
   std::atomic<unsigned> children{0};
@@ -35,14 +35,13 @@ bool has_nursery() noexcept {
 
 void begin_life(const std::string& name, const std::string& parent_name, int parent_pid,
                 sys::Fd parent_pidfd) {
-  life().name = name;
+  set_process_name(name);
   life().prefix = name;
   life().parent = {parent_pid, parent_name,
                    std::make_shared<const sys::Fd>(std::move(parent_pidfd))};
   life().children.store(0);
 }
 
-const std::string& own_name() noexcept { return life().name; }
 const ParentProcess& parent_of_this() noexcept { return life().parent; }
 
 std::string next_child_name() {

@@ -14,8 +14,6 @@ namespace brood::start {
 void begin_life(const std::string& name, const std::string& parent_name, int parent_pid,
                 sys::Fd parent_pidfd);
 
-// "MainProcess" in one that brood has not started.
-const std::string& own_name() noexcept;
 // Who started this process, as a descriptor that was opened while it was sure to be alive.
 struct ParentProcess {
   int pid = 0;

@@ -13,6 +13,7 @@
 #include "start/child_main.hpp"
 #include "start/current.hpp"
 #include "start/init.hpp"
+#include "start/process_name.hpp"
 #include "sys/clock.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
@@ -37,7 +38,7 @@ Certificate certify(const BirthOrder& order, detail::SentCall call) {
   certificate.method = order.method;
   certificate.service = order.kind == warden::MemberKind::supervisor;
   certificate.default_method = default_start_method();
-  certificate.parent_name = own_name();
+  certificate.parent_name = process_name();
   certificate.environment = sys::environment();
   certificate.limits.resize(sys::kResources);
   for (std::uint32_t i = 0; i < sys::kResources; ++i) sys::get_limit(i, certificate.limits[i]);

@@ -7,12 +7,15 @@
 #include "start/child_main.hpp"
 #include "start/current.hpp"
 #include "start/fork.hpp"
+#include "start/hooks.hpp"
 #include "start/nursery.hpp"
+#include "start/process_name.hpp"
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
+#include "sys/syscall.hpp"
 #include "warden/family.hpp"
 #include "warden/protocol.hpp"
 
@@ -49,6 +52,7 @@ struct ForkedLife {
   sys::Fd parent(sys::open_pidfd(life.parent_pid));
   if (sys::parent_id() != life.parent_pid) parent.reset();
   start::begin_life(life.settings.name, parent_name, life.parent_pid, std::move(parent));
+  start::run_after_fork_actions();
   start::leave_child(start::run_user_code(life.settings.name, [&] { return target.run(); }));
 }
 
@@ -73,7 +77,7 @@ struct ProcessHandle::State {
   start::ChildRecord fork_one(ProcessTarget& target, shm::OwnerId owner, bool asked_for) const {
     const int self = sys::process_id();
     start::Forked forked = start::fork_now(start::ForkFor::process, asked_for);
-    if (forked.pid == 0) forked_main(target, {settings, owner, self, start::own_name()});
+    if (forked.pid == 0) forked_main(target, {settings, owner, self, start::process_name()});
     warden::Family::current()->owners().settle(owner, forked.pid);
     return {forked.pid, std::move(forked.pidfd), {}, owner, settings.name, settings.daemon};
   }

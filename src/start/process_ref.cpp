@@ -9,6 +9,8 @@
 #include "brood/process.hpp"
 #include "start/child.hpp"
 #include "start/current.hpp"
+#include "start/process_name.hpp"
+#include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
@@ -26,9 +28,11 @@ struct KnownProcess {
   std::shared_ptr<const sys::Fd> pidfd;  // may be empty: it had ended when we came
 
   [[nodiscard]] bool has_ended_by(DeadlineNs deadline) const {
-    if (child != nullptr) return child->wait_until(deadline);
-    if (!*pidfd) return true;
-    return sys::require(sys::has_ended(pidfd->get(), deadline), "waiting for a process") == 1;
+    const int fd = child != nullptr ? child->pidfd() : pidfd->get();
+    if (fd < 0) return true;
+    const long ended = start::has_ended_serving_signals(fd, deadline);
+    if (sys::require(ended, "waiting for a process") == 0) return false;
+    return child == nullptr || child->wait_until(kNoDeadline);
   }
 };
 
@@ -84,7 +88,7 @@ ProcessRef current_process() {
   auto pidfd = std::make_shared<const sys::Fd>(
       static_cast<int>(sys::require(sys::open_pidfd(self), "opening a pidfd of this process")));
   return ProcessRef(std::make_shared<const detail::KnownProcess>(
-      detail::KnownProcess{nullptr, self, start::own_name(), std::move(pidfd)}));
+      detail::KnownProcess{nullptr, self, start::process_name(), std::move(pidfd)}));
 }
 
 std::optional<ProcessRef> parent_process() {

@@ -72,6 +72,10 @@ int redirect_to_null(int fd) noexcept {
   return static_cast<int>(std::min(result, 0L));
 }
 
+long write_once(int fd, std::string_view text) noexcept {
+  return call_restarting(SYS_write, fd, text.data(), text.size());
+}
+
 int packet_socket_pair(Fd (&ends)[2]) noexcept {
   int raw[2] = {-1, -1};
   const long result = call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, raw);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <utility>
 
 namespace brood::sys {
@@ -44,6 +45,9 @@ void close_all_but(std::span<const int> keep) noexcept;
 
 // Opens /dev/null in place of descriptor `fd`. 0 or -errno.
 int redirect_to_null(int fd) noexcept;
+
+// One write, so that lines of several processes do not mix. How much was written, or -errno.
+long write_once(int fd, std::string_view text) noexcept;
 
 // A connected pair of sequenced-packet sockets, close-on-exec. 0 or -errno.
 int packet_socket_pair(Fd (&ends)[2]) noexcept;

@@ -173,11 +173,9 @@ void kill_tree(int pid, int pidfd) {
   }
 }
 
-namespace {
-
-std::optional<std::string> read_maps() {
-  const Fd fd(static_cast<int>(
-      call_restarting(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0)));
+std::optional<std::string> read_whole_file(const char* path) {
+  const Fd fd(
+      static_cast<int>(call_restarting(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0)));
   if (!fd) return std::nullopt;
   std::string text;
   char chunk[16 * 1024];
@@ -189,6 +187,8 @@ std::optional<std::string> read_maps() {
   }
 }
 
+namespace {
+
 // Larger ones are bookkeeping of tools such as AddressSanitizer, whose map of memory takes in all
 // small numbers; no object lies there.
 constexpr std::uintptr_t kLargestRange = std::uintptr_t{1} << 40U;
@@ -196,7 +196,7 @@ constexpr std::uintptr_t kLargestRange = std::uintptr_t{1} << 40U;
 // The ranges whose access ("rwxp") `wanted` accepts.
 template <class Wanted>
 std::optional<std::vector<MemoryRange>> mapped_memory(Wanted&& wanted) {
-  const std::optional<std::string> text = read_maps();
+  const std::optional<std::string> text = read_whole_file("/proc/self/maps");
   if (!text) return std::nullopt;
   std::vector<MemoryRange> ranges;
   for (std::size_t at = 0; at < text->size();) {

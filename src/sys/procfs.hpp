@@ -12,6 +12,9 @@ namespace brood::sys {
 // Reads a whole small file into `buffer`, which it ends with '\0'. Length or -errno.
 long read_small_file(const char* path, std::span<char> buffer) noexcept;
 
+// All of a file of any size; nullopt: it can't be read. Allocates and may throw std::bad_alloc.
+std::optional<std::string> read_whole_file(const char* path);
+
 // The wait status that a process will have, known as soon as it has begun to die: long before its
 // pidfd tells, which waits for its memory to be freed. nullopt: it is not dying, is gone, or the
 // system hides it.

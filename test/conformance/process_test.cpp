@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "brood/pool.hpp"
+#include "support/capture.hpp"
 #include "support/host.hpp"
 #include "support/ledger.hpp"
 #include "support/pools.hpp"
@@ -90,35 +91,6 @@ void throw_number() { throw 42; }
 bool has_recorded(const std::string& path, std::size_t count = 1) {
   return wait_until([&] { return recorded(path).size() >= count; });
 }
-
-// Everything that file descriptor `fd` of this process is sent meanwhile.
-class Capture {
- public:
-  Capture(int fd, std::string path) : fd_(fd), saved_(dup(fd)), path_(std::move(path)) {
-    const int file = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-    dup2(file, fd_);
-    close(file);
-  }
-  ~Capture() { stop(); }
-  Capture(const Capture&) = delete;
-  Capture& operator=(const Capture&) = delete;
-
-  std::string stop() {
-    if (saved_ >= 0) {
-      dup2(saved_, fd_);
-      close(saved_);
-      saved_ = -1;
-    }
-    std::ostringstream text;
-    text << std::ifstream(path_).rdbuf();
-    return text.str();
-  }
-
- private:
-  int fd_;
-  int saved_;
-  std::string path_;
-};
 
 // ---- one process, from start to end
 

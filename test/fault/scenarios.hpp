@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "brood/hooks.hpp"
+#include "brood/log.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
 #include "brood/signals.hpp"
@@ -330,6 +332,33 @@ inline void serve_signals() {
     signals::kill(getpid(), SIGUSR1);
     REQUIRE_RIGHT(future.get() == 3);
   });
+}
+
+// What is told goes nowhere; that it could not be told costs nothing.
+inline void tell_things() {
+  struct ErrorsToNowhere {
+    int saved = fcntl(2, F_DUPFD_CLOEXEC, 100);
+    ErrorsToNowhere() {
+      const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+      if (nowhere >= 0) dup2(nowhere, 2);
+      if (nowhere >= 0) close(nowhere);
+    }
+    ~ErrorsToNowhere() {
+      dup2(saved, 2);
+      close(saved);
+    }
+  } const errors;
+  brood::log(LogLevel::warning, "to nobody");
+  REQUIRE_RIGHT(cpu_count() >= 1);
+  FaultyKernel::next_child_is(Role::process);
+  Process p({.start = StartMethod::fork}, [] {
+    at_exit([] { throw 1; });
+    brood::log(LogLevel::warning, "to nobody");
+    return ExitCode{7};
+  });
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code() == 7);
 }
 
 // The same in a process whose standard streams are closed.

@@ -147,6 +147,7 @@ std::vector<CallKind> make_kinds() {
       {"fchdir", SYS_fchdir, {EACCES, ENOTDIR}},
       {"setsockopt", SYS_setsockopt, {ENOPROTOOPT, EPERM}},
       {"read", SYS_read, {EINTR, EIO, ENOMEM, ESRCH}},
+      {"write", SYS_write, {EINTR, EAGAIN, EBADF, EPIPE, EIO, ENOSPC}},
       {"newfstatat", SYS_newfstatat, {ENOMEM, ENOENT, EACCES}},
       {"prlimit64", SYS_prlimit64, {EPERM, ENOSYS}},
       {"socketpair", SYS_socketpair, {EMFILE, ENFILE, ENOMEM, ENOBUFS, EAFNOSUPPORT, EPERM}},

@@ -1,0 +1,26 @@
+// What the processor quotas of control groups leave to a process. Unlike the rest of src/sys it
+// allocates, and may throw std::bad_alloc; nothing that it reads makes it throw.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace brood::sys {
+
+// All of a file; nullopt if it can't be read.
+using FileReader = std::function<std::optional<std::string>(const std::string& path)>;
+
+// How many processors' time the groups of a process grant it, rounded up: the least that its own
+// group or one above it grants, in either version of the interface. nullopt: no limit that can be
+// seen. `mountinfo` and `cgroup` are the texts of the files of these names in /proc/self. What is
+// unreadable or makes no sense is no limit.
+std::optional<std::uint64_t> cgroup_cpus(std::string_view mountinfo, std::string_view cgroup,
+                                         const FileReader& read);
+
+// Of the calling process.
+std::optional<std::uint64_t> cgroup_cpus();
+
+}  // namespace brood::sys
