@@ -26,16 +26,15 @@ namespace brood::signals {
 //   Threads:   all functions from any thread. What is done with a signal is a matter of the whole
 //              process. Handlers may run in several threads at once if several wait.
 //   Blocking:  pause() and wait(), wait_for().
-//   Ownership: handlers are kept until they are replaced. The first of on(), interrupt_on(),
-//   pause() and
-//              wait() takes a descriptor of this process for good, and one more for each further
-//              thread that waits at the same time; until then, nothing here exists.
+//   Ownership: handlers are kept until they are replaced. The first call of on(), interrupt_on(),
+//              pause() or wait() takes a descriptor of this process for good, and each further
+//              thread that waits at the same time one more; until then, nothing here exists.
 //   Errors:    Error for a number that is no signal, or that can't be treated so; SystemError; in
 //              both cases nothing was changed. What a handler throws leaves the wait it runs in,
 //              which has then done nothing.
 //   Death:     processes that brood starts begin with all signals at their defaults and no
-//              handlers. So do, for signals named here, children that you fork yourself: a signal
-//              does there what it did before it was named here.
+//              handlers. In children that you fork yourself, a signal that was named here does what
+//              it did before.
 //
 // A signal that arrives again before it was served is served once. A thread that blocks a signal
 // (pthread_sigmask) goes on blocking it. Waits that sleep already when the process first calls
