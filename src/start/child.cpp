@@ -138,18 +138,19 @@ void Child::send_signal(int signal) noexcept {
 void Child::kill() noexcept {
   const std::lock_guard lock(mutex_);
   if (ended_) return;
-  if (warden::Family* family = warden::Family::current()) {
-    warden::Announcement said;
-    said.request = warden::Request::end_children;
-    said.parent_pid = record_.pid;
-    sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), -1, false);
-  }
   try {
     sys::kill_tree(record_.pid, record_.pidfd.get());
   } catch (...) {
     // Without memory to list its descendants, at least the process itself.
   }
   sys::send_signal(record_.pidfd.get(), sys::signal_number::kKill);
+  // What it had the warden make for it is no child of its own.
+  if (warden::Family* family = warden::Family::current()) {
+    warden::Announcement said;
+    said.request = warden::Request::end_children;
+    said.parent_pid = record_.pid;
+    sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), -1, false);
+  }
 }
 
 void Child::end_by_force() noexcept {

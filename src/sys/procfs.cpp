@@ -165,11 +165,12 @@ void add_children(int parent, std::vector<TreeNode>& tree) {
 void kill_tree(int pid, int pidfd) {
   std::vector<TreeNode> tree;
   tree.push_back({pid, Fd(), pidfd});
-  // Once it is to die it makes no more children, so that it is looked at before and after.
-  for (std::size_t i = 0; i < tree.size(); ++i) {
-    add_children(tree[i].pid, tree);
-    send_signal(tree[i].pidfd, signal_number::kKill);
-    add_children(tree[i].pid, tree);
+  // From the root down: nobody is to see the death of a child and act on it. Who is to die makes no
+  // more children, so that all are looked at once more.
+  std::size_t killed = 0;
+  for (int look = 0; look < 2; ++look) {
+    for (std::size_t i = 0; i < tree.size(); ++i) add_children(tree[i].pid, tree);
+    for (; killed < tree.size(); ++killed) send_signal(tree[killed].pidfd, signal_number::kKill);
   }
 }
 

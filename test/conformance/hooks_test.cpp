@@ -22,7 +22,7 @@
 namespace brood::test {
 namespace {
 
-class ExitActionsTest : public testing::TestWithParam<StartMethod> {};
+class ExitActionsTest : public StartMethodTest {};
 BROOD_FOR_EACH_START_METHOD(ExitActionsTest);
 
 ProcessOptions by(StartMethod method) { return {.start = method}; }

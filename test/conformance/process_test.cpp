@@ -535,7 +535,6 @@ TEST_P(ProcessTest, AssigningOverARunningProcessWaitsForIt) {
 TEST_P(ProcessTest, AMovedFromProcessSaysThatThereIsNothing) {
   const StartMethod method = GetParam();
   const HostRun run = run_host([method] {
-    prepare_for(method);
     Process p(by(method), do_nothing);
     const Process moved(std::move(p));
     HOST_CHECK(p.pid() == 0);
@@ -618,7 +617,6 @@ TEST_P(ProcessTest, ExitHandlersRunInTheProcessThatRegisteredThem) {
   for (const bool by_exit : {false, true}) {
     const StartMethod method = GetParam();
     const HostRun run = run_host([method, by_exit] {
-      prepare_for(method);
       std::atexit([] { say("handler of the parent"); });
       static const SaysItsEnd of_parent{"static object of the parent"};
       Process p(by(method), register_handler_and_leave, by_exit);
@@ -651,7 +649,6 @@ TEST_P(ProcessTest, WhatStreamsHoldIsWrittenOnceAndCompletely) {
     const HostRun run = run_host([method, by_exit] {
       std::ios::sync_with_stdio(false);
       std::clog.rdbuf(std::cout.rdbuf());
-      prepare_for(method);
       std::printf("<printf of the parent>");
       std::cout << "<cout of the parent>";
       for (int i = 0; i < 3; ++i) {
@@ -667,8 +664,8 @@ TEST_P(ProcessTest, WhatStreamsHoldIsWrittenOnceAndCompletely) {
     EXPECT_EQ(times(run.out, "<cout of the parent>"), 1U) << run.out;
     for (const char* word :
          {"<printf of the child>", "<cout of the child>", "<clog of the child>"}) {
-      // A program executed afresh has not been told where clog is to go.
-      if (method == StartMethod::spawn && word == std::string_view("<clog of the child>")) continue;
+      // Where clog is to go was said after init().
+      if (method != StartMethod::fork && word == std::string_view("<clog of the child>")) continue;
       EXPECT_EQ(times(run.out, word), 3U) << run.out;
     }
     EXPECT_LT(run.out.find("of the parent"), run.out.find("of the child"));
@@ -701,7 +698,6 @@ TEST_P(ProcessTest, SignalsAreAtTheirDefaultsWhateverTheHostDid) {
   const std::string pid = path("pid");
   const std::string gate = path("gate");
   const HostRun run = run_host([=] {
-    prepare_for(method);
     sigset_t blocked;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGTERM);
@@ -734,7 +730,6 @@ TEST_P(ProcessTest, SignalsAreAtTheirDefaultsBesideAHostThatIgnoresSigterm) {
   const std::string pid = path("pid");
   const std::string gate = path("gate");
   const HostRun run = run_host([=] {
-    prepare_for(method);
     std::signal(SIGTERM, SIG_IGN);
     Process p(by(method), record_and_wait, pid, gate);
     p.start();
@@ -840,7 +835,6 @@ void use_a_pool_afterwards(const std::string& pid, const std::string& gate, cons
 }
 
 int host_that_waits_to_be_killed(const HostFiles& files, StartMethod method) {
-  prepare_for(method);
   Process daemon(by(method, "daemon", true), record_and_wait, files.daemon_pid, files.never);
   Process independent(by(method, "independent"), use_a_pool_afterwards, files.pid, files.gate,
                       files.sum, method);
@@ -901,7 +895,6 @@ TEST_P(ProcessTest, InAChildThatTheHostForksCopiesAreInert) {
   const std::string pid = path("pid");
   const std::string gate = path("gate");
   const HostRun run = run_host([=] {
-    prepare_for(method);
     static Process p(by(method, {}, true), record_and_wait, pid, gate);
     p.start();
     const pid_t copy = fork();
@@ -1005,7 +998,6 @@ TEST_P(ProcessTest, AnExplicitForkWorksWhileThreadsAreInTheHeap) {
 TEST_P(ProcessTest, AHostThatIgnoresItsChildrensEndStillGetsTheirStatus) {
   const StartMethod method = GetParam();
   const HostRun run = run_host([method] {
-    prepare_for(method);
     std::signal(SIGCHLD, SIG_IGN);
     for (int code = 0; code < 20; ++code) {
       Process p(by(method), return_code, code);
@@ -1048,7 +1040,6 @@ TEST_P(ProcessTest, AHostThatWaitsForAnyChildIsNotDisturbed) {
   const std::string pids = path("pids");
   const std::string gate = path("gate");
   const HostRun run = run_host([=] {
-    prepare_for(method);
     static std::atomic<int> signals{0};
     std::signal(SIGCHLD, [](int) { ++signals; });
     std::vector<Process> all;
@@ -1080,7 +1071,6 @@ TEST_P(ProcessTest, WhenTheHostEndsWithoutAJoinStaticProcessesAreJoined) {
   const StartMethod method = GetParam();
   const std::string out = path("out");
   const HostRun run = run_host([=] {
-    prepare_for(method);
     static Process p(by(method), write_text, out, std::string(1 << 20, 'y'));
     p.start();
     return 0;

@@ -29,7 +29,7 @@ ProcessOptions by(StartMethod method, std::string name = {}) {
   return {.name = std::move(name), .start = method};
 }
 
-class PythonProcessTest : public testing::TestWithParam<StartMethod> {
+class PythonProcessTest : public StartMethodTest {
  protected:
   static ProcessOptions options(std::string name = {}) { return by(GetParam(), std::move(name)); }
   [[nodiscard]] std::string path(const std::string& name) const { return folder_.path(name); }

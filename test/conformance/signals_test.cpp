@@ -32,7 +32,7 @@ namespace {
 
 // Once for each start method. Everything happens in hosts: what is done with signals is a matter of
 // the whole process.
-class SignalsTest : public testing::TestWithParam<StartMethod> {
+class SignalsTest : public StartMethodTest {
  protected:
   [[nodiscard]] std::string path(const std::string& name) const { return folder_.path(name); }
 

@@ -29,7 +29,7 @@ namespace {
 using Places = std::vector<std::size_t>;
 using Clock = std::chrono::steady_clock;
 
-class WaitTest : public testing::TestWithParam<StartMethod> {
+class WaitTest : public StartMethodTest {
  protected:
   static ProcessOptions options() { return {.start = GetParam()}; }
   [[nodiscard]] std::string path(const std::string& name) const { return folder_.path(name); }

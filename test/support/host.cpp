@@ -17,6 +17,8 @@ namespace brood::test {
 
 namespace {
 
+StartMethod method_of_hosts = StartMethod::fork;
+
 [[noreturn]] void run_as_host(const std::function<int()>& program, int out) {
   // A test program that is killed for its slowness must not leave its hosts behind.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -25,6 +27,7 @@ namespace {
   close(out);
   int status = 99;
   try {
+    prepare_for(method_of_hosts);
     status = program();
   } catch (const std::exception& e) {
     std::fprintf(stderr, "host: uncaught exception: %s\n", e.what());
@@ -33,6 +36,12 @@ namespace {
 }
 
 }  // namespace
+
+void prepare_for(StartMethod method) {
+  if (method != StartMethod::fork) init();
+}
+
+void hosts_prepare_for(StartMethod method) { method_of_hosts = method; }
 
 Host::Host(const std::function<int()>& program) {
   std::cout.flush();

@@ -7,10 +7,17 @@
 #include <string>
 #include <vector>
 
+#include "brood/start_method.hpp"
 #include "support/processes.hpp"
 #include "support/time.hpp"
 
 namespace brood::test {
+
+// What a program does first that uses this start method.
+void prepare_for(StartMethod method);
+
+// What hosts do before their program, from now on: the method that a test is about.
+void hosts_prepare_for(StartMethod method);
 
 // Runs `program` in a child process that has a session of its own, so that everything it starts
 // can be told from everything else. What it writes to stdout is ours to read.

@@ -8,21 +8,20 @@
 #include <string>
 
 #include "brood/brood.hpp"
+#include "support/host.hpp"
 #include "support/time.hpp"
 
 namespace brood::test {
 
 using namespace std::chrono_literals;
 
-// What a program does first that uses this start method.
-inline void prepare_for(StartMethod method) {
-  if (method != StartMethod::fork) init();
-}
-
 // Tests of such a fixture run once for each start method.
 class StartMethodTest : public testing::TestWithParam<StartMethod> {
  protected:
-  void SetUp() override { prepare_for(GetParam()); }
+  void SetUp() override {
+    prepare_for(GetParam());
+    hosts_prepare_for(GetParam());
+  }
 };
 
 class PoolConformance : public StartMethodTest {
