@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <span>
 #include <unordered_map>
@@ -160,7 +161,11 @@ void Child::end_by_force() noexcept {
 
 void Child::join() noexcept {
   constexpr std::int64_t kPauseNs = 1'000'000;
-  while (sys::has_ended(record_.pidfd.get(), sys::kForever) != 1) sys::sleep_ns(kPauseNs);
+  for (int ended = 0; ended != 1; ended = sys::has_ended(record_.pidfd.get(), sys::kForever)) {
+    if (ended == -EBADF)
+      return;  // somebody has closed our descriptor: nothing tells of it any more
+    if (ended < 0) sys::sleep_ns(kPauseNs);
+  }
   take_status();
 }
 

@@ -151,7 +151,9 @@ long receive(int socket, std::span<std::byte> bytes, std::size_t room, std::span
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
       if (count < passed.size()) {
-        passed[count++].reset(fd);
+        // In a host that has closed its streams it would be one of them.
+        fd = above_streams(fd);
+        if (fd >= 0) passed[count++].reset(fd);
       } else {
         close_fd(fd);
       }

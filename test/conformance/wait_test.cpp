@@ -149,8 +149,9 @@ TEST_P(WaitTest, WhatChildrenWriteIsSeenAsItComesUntilTheyAreGone) {
   std::vector<Process> writers;
   for (int i = 0; i < kChildren; ++i) {
     pipes.push_back(Ends::pipe());
+    // Descriptors are inherited by number only by a copy of this process.
     writers.emplace_back(
-        options(),
+        ProcessOptions{.start = StartMethod::fork},
         [](int fd, int which) {
           for (int n = 0; n < kBytes; ++n) {
             write_later(fd, std::chrono::milliseconds((n * 7 + which * 3) % 5),
