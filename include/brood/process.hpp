@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -113,14 +114,29 @@ class ProcessControl {
   // Before start(); Error after it.
   void set_daemon(bool daemon) { handle_.set_daemon(daemon); }
 
-  // SIGTERM and SIGKILL. A process that has ended is not disturbed, nor is a stranger that got its
-  // number. Error if it was not started.
+  // SIGTERM, SIGINT; kill(): SIGKILL to it and to all that it has started. A process that has ended
+  // is not disturbed, nor is a stranger that got its number. Error if it was not started.
   void terminate() { handle_.terminate(); }
+  void interrupt() { handle_.interrupt(); }
   void kill() { handle_.kill(); }
   void send_signal(int signal) { handle_.send_signal(signal); }
 
   // A pidfd for poll or epoll, readable once the process has ended; ours to close.
   [[nodiscard]] int sentinel() const { return handle_.sentinel(); }
+
+  // What it has used so far; of one that has ended, what it had used. Empty: not started, or
+  // nobody knows (see exit_code()).
+  [[nodiscard]] std::optional<ProcessUsage> usage() { return handle_.usage(); }
+
+  // Gives up what is kept of it; from then on it is as if moved from. Error if it still runs.
+  // Again, it does nothing.
+  void close() { handle_.close(); }
+
+  // <Process name='Process-1' pid=12 parent=10 started>, with "initial", "stopped
+  // exitcode=-SIGTERM", "unknown" or "closed" as the state.
+  friend std::ostream& operator<<(std::ostream& out, ProcessControl& process) {
+    return out << process.handle_.describe();
+  }
 
  protected:
   explicit ProcessControl(detail::ProcessSettings settings) : handle_(std::move(settings)) {}

@@ -41,7 +41,7 @@ void read_worker(const PoolView& view, std::uint16_t slot, PoolStats::Worker& wo
   worker.restarts = entry.restarts.load(std::memory_order_relaxed);
   if (worker.state != "idle" && worker.state != "starting") worker.task = task_of(view, desk);
   if (const auto usage = sys::usage_of(worker.pid)) {
-    worker.cpu = std::chrono::nanoseconds(usage->cpu_ns);
+    worker.cpu = std::chrono::nanoseconds(usage->user_ns + usage->system_ns);
     worker.rss_bytes = usage->rss_bytes;
   }
 }

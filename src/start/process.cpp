@@ -1,8 +1,10 @@
 #include "brood/process.hpp"
 
+#include <chrono>
 #include <exception>
 #include <utility>
 
+#include "brood/signals.hpp"
 #include "start/child.hpp"
 #include "start/child_main.hpp"
 #include "start/current.hpp"
@@ -14,6 +16,7 @@
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
+#include "sys/procfs.hpp"
 #include "sys/signals.hpp"
 #include "sys/syscall.hpp"
 #include "warden/family.hpp"
@@ -105,6 +108,7 @@ struct ProcessHandle::State {
 
   ProcessSettings settings;
   std::uint64_t token;
+  int parent_pid = sys::process_id();
   std::shared_ptr<start::Child> child;  // null before the start
 };
 
@@ -199,7 +203,54 @@ void ProcessHandle::set_daemon(bool daemon) {
 
 void ProcessHandle::send_signal(int signal) { state().started().send_signal(signal); }
 void ProcessHandle::terminate() { send_signal(sys::signal_number::kTerminate); }
+void ProcessHandle::interrupt() { send_signal(sys::signal_number::kInterrupt); }
 void ProcessHandle::kill() { state().started().kill(); }
+
+std::optional<ProcessUsage> ProcessHandle::usage() {
+  if (pid() == 0) return std::nullopt;
+  if (is_alive()) {
+    // A process that ends just now has no usage of its own any more: then look again.
+    if (const auto now = sys::usage_of(pid())) {
+      return ProcessUsage{std::chrono::nanoseconds(now->user_ns),
+                          std::chrono::nanoseconds(now->system_ns), now->rss_bytes,
+                          sys::peak_rss_of(pid())};
+    }
+    static_cast<void>(join_until(kNoDeadline));
+  }
+  const std::optional<sys::ExitStatus> status = state().child->status();
+  if (!status) return std::nullopt;
+  return ProcessUsage{std::chrono::nanoseconds(status->usage.user_ns),
+                      std::chrono::nanoseconds(status->usage.system_ns), 0,
+                      status->usage.peak_rss_bytes};
+}
+
+void ProcessHandle::close() {
+  if (state_ == nullptr) return;
+  if (is_alive()) throw Error("brood: a process that runs can't be closed: join() it, or kill()");
+  state_ = nullptr;
+}
+
+std::string ProcessHandle::describe() {
+  if (state_ == nullptr) return "<Process closed>";
+  std::string text = "<Process name='" + name() + "'";
+  if (pid() != 0) text += " pid=" + std::to_string(pid());
+  text += " parent=" + std::to_string(state().parent_pid);
+  if (state().token != sys::process_token()) {
+    text += " unknown";
+  } else if (pid() == 0) {
+    text += " initial";
+  } else if (is_alive()) {
+    text += " started";
+  } else if (const std::optional<int> code = exit_code()) {
+    const std::string signal = *code < 0 ? signals::name(-*code) : "";
+    text +=
+        " stopped" +
+        (*code == 0 ? "" : " exitcode=" + (signal.empty() ? std::to_string(*code) : "-" + signal));
+  } else {
+    text += " stopped exitcode=unknown";
+  }
+  return text + (daemon() ? " daemon>" : ">");
+}
 
 int ProcessHandle::sentinel() const { return state().started().pidfd(); }
 

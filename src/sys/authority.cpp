@@ -118,7 +118,8 @@ std::optional<Authority> authority_of(int pid) {
   found.seccomp = number_in<int>(field(status, "Seccomp"), 10);
   found.umask = number_in<std::uint32_t>(field(status, "Umask"), 8);
   struct stat root{};
-  if (call(SYS_newfstatat, AT_FDCWD, (folder + "/root/.").c_str(), &root, 0) >= 0) {
+  if (call(SYS_newfstatat, AT_FDCWD, (folder + std::string("/root") + "/.").c_str(), &root, 0) >=
+      0) {
     found.root_device = root.st_dev;
     found.root_inode = root.st_ino;
   }

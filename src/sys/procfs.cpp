@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -88,14 +89,14 @@ std::optional<int> status_of_dying(int pid) noexcept {
   return static_cast<int>(stat.number(kFieldExitCode));
 }
 
-std::optional<ProcessUsage> usage_of(int pid) noexcept {
+std::optional<UsageNow> usage_of(int pid) noexcept {
   const StatFields stat(pid);
   if (!stat.readable()) return std::nullopt;
   const auto ticks_per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
-  const std::uint64_t ticks = stat.number(kFieldUserTicks) + stat.number(kFieldSystemTicks);
+  const std::uint64_t tick_ns = 1'000'000'000 / ticks_per_second;
   const auto page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  return ProcessUsage{ticks * (1'000'000'000 / ticks_per_second),
-                      stat.number(kFieldResidentPages) * page_bytes};
+  return UsageNow{stat.number(kFieldUserTicks) * tick_ns, stat.number(kFieldSystemTicks) * tick_ns,
+                  stat.number(kFieldResidentPages) * page_bytes};
 }
 
 void signal_children(int signal, bool (*spare)(int pid, void* context), void* context) noexcept {
@@ -114,6 +115,16 @@ void signal_children(int signal, bool (*spare)(int pid, void* context), void* co
     if (pid > 0 && !spare(pid, context)) call(SYS_kill, pid, signal);
     at = next < end ? next + 1 : end;
   }
+}
+
+std::uint64_t peak_rss_of(int pid) noexcept {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d/status", pid);
+  std::array<char, 4096> text;
+  constexpr std::string_view kLabel = "VmHWM:";
+  if (read_small_file(path, text) <= 0) return 0;
+  const char* const line = std::strstr(text.data(), kLabel.data());
+  return line != nullptr ? std::strtoull(line + kLabel.size(), nullptr, 10) * 1024 : 0;
 }
 
 std::uint32_t user_of(int pid) noexcept {

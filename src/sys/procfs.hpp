@@ -20,19 +20,23 @@ std::optional<std::string> read_whole_file(const char* path);
 // system hides it.
 std::optional<int> status_of_dying(int pid) noexcept;
 
-struct ProcessUsage {
-  std::uint64_t cpu_ns = 0;
+struct UsageNow {
+  std::uint64_t user_ns = 0;
+  std::uint64_t system_ns = 0;
   std::uint64_t rss_bytes = 0;
 };
-std::optional<ProcessUsage> usage_of(int pid) noexcept;
+std::optional<UsageNow> usage_of(int pid) noexcept;
 
 // Who a process belongs to, its effective user; UINT32_MAX: unknown, or there is none.
 std::uint32_t user_of(int pid) noexcept;
 
-// SIGKILL to a process that was not reaped and to all its descendants. One that is made at this very
-// moment may get away: nobody is stopped before, because we could die before we killed him. Throws
-// std::bad_alloc.
+// SIGKILL to a process that was not reaped and to all its descendants. One that is made at this
+// very moment may get away: nobody is stopped before, because we could die before we killed him.
+// Throws std::bad_alloc.
 void kill_tree(int pid, int pidfd);
+
+// The most memory that a process has had so far; 0: unknown.
+std::uint64_t peak_rss_of(int pid) noexcept;
 
 // Signals every child of the calling process for which `spare` says no. For service processes:
 // uses no heap.

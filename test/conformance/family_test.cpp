@@ -3,7 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <cstdint>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -166,6 +169,87 @@ TEST_P(FamilyTest, AKillTakesAllThatCameFromTheProcess) {
   open_gate(path("gate"));
   other.join();
   EXPECT_EQ(other.exit_code(), 0);
+}
+
+// ---- looking at one, and letting go of it
+
+void use_much(const std::string& pid, const std::string& gate) {
+  std::vector<char> memory(std::size_t{64} << 20, 'x');
+  const auto until = std::chrono::steady_clock::now() + 60ms;
+  std::uint64_t sum = 0;
+  while (std::chrono::steady_clock::now() < until)
+    sum += static_cast<unsigned char>(memory[sum % memory.size()]);
+  record_and_wait(pid, gate);
+}
+
+TEST_P(FamilyTest, WhatItUsesIsToldWhileItRunsAndAfterwards) {
+  Process p(options(), use_much, path("pid"), path("gate"));
+  EXPECT_FALSE(p.usage().has_value());
+  p.start();
+  ASSERT_TRUE(has_recorded(path("pid")));
+  const auto during = p.usage();
+  ASSERT_TRUE(during.has_value());
+  EXPECT_GE(during->rss_bytes, std::size_t{64} << 20);
+  EXPECT_GE(during->peak_rss_bytes, during->rss_bytes / 2);
+  open_gate(path("gate"));
+  p.join();
+  const auto after = p.usage();
+  ASSERT_TRUE(after.has_value());
+  EXPECT_GE(after->user_cpu + after->system_cpu, 10ms);
+  EXPECT_GE(after->peak_rss_bytes, std::size_t{64} << 20);
+  EXPECT_EQ(after->rss_bytes, 0U);
+}
+
+TEST_P(FamilyTest, InterruptSendsSigint) {
+  Process p(options(), record_and_wait, path("pid"), path("gate"));
+  EXPECT_THROW(p.interrupt(), Error);
+  p.start();
+  ASSERT_TRUE(has_recorded(path("pid")));
+  p.interrupt();
+  p.join();
+  EXPECT_EQ(p.exit_code(), -SIGINT);
+}
+
+TEST_P(FamilyTest, WhatRunsIsNotClosedAndClosedIsLikeMovedFrom) {
+  Process p(options(), record_and_wait, path("pid"), path("gate"));
+  p.start();
+  EXPECT_THROW(p.close(), Error);
+  EXPECT_TRUE(p.is_alive());
+  open_gate(path("gate"));
+  p.join();
+  p.close();
+  p.close();
+  EXPECT_EQ(p.pid(), 0);
+  EXPECT_FALSE(p.is_alive());
+  EXPECT_FALSE(p.exit_code().has_value());
+  EXPECT_THROW(p.join(), Error);
+  Process never(options(), [] {});
+  never.close();
+  EXPECT_THROW(never.start(), Error);
+}
+
+std::string printed(Process& p) {
+  std::ostringstream out;
+  out << p;
+  return out.str();
+}
+
+TEST_P(FamilyTest, PrintingSaysWhatStateItIsIn) {
+  const std::string parent = " parent=" + std::to_string(getpid());
+  Process p(options("x", true), record_and_wait, path("pid"), path("gate"));
+  EXPECT_EQ(printed(p), "<Process name='x'" + parent + " initial daemon>");
+  p.start();
+  const std::string who = "<Process name='x' pid=" + std::to_string(p.pid()) + parent;
+  EXPECT_EQ(printed(p), who + " started daemon>");
+  p.kill();
+  p.join();
+  EXPECT_EQ(printed(p), who + " stopped exitcode=-SIGKILL daemon>");
+  p.close();
+  EXPECT_EQ(printed(p), "<Process closed>");
+  Process quiet(options("y"), [] { return ExitCode{3}; });
+  quiet.start();
+  quiet.join();
+  EXPECT_NE(printed(quiet).find(" stopped exitcode=3>"), std::string::npos) << printed(quiet);
 }
 
 }  // namespace

@@ -244,7 +244,7 @@ TEST_P(PoolEndTest, APoolThatWasNeverUsedEndsAtOnce) {
 
 TEST_P(PoolEndTest, WorkersThatCannotStartBreakThePool) {
   // The workers need processes of their own, and this user may have no more than those that are
-  // there before them: host, supervisor, and the warden unless it was there before the user changed.
+  // there before them: host, supervisor, and the warden unless the user changed after its start.
   const rlim_t before = GetParam() == StartMethod::fork ? 3 : 2;
   const HostRun run = run_host([before] {
     if (getuid() == 0) HOST_CHECK(setuid(2'000'000 + static_cast<uid_t>(getpid())) == 0);

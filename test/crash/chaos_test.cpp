@@ -221,7 +221,7 @@ Tally run_tasks(Pool& pool, Killer& killer, int tasks, int kills) {
   Tally tally;
   std::deque<std::pair<std::uint64_t, Future<Job>>> window;
   const auto goes_on = [&](int i) {
-    return i < tasks || (killer.kills() < kills && i < tasks * 3);
+    return i < tasks || (killer.kills() < kills && i < tasks * 20);
   };
   for (int i = 0; goes_on(i) && !testing::Test::HasFatalFailure(); ++i) {
     ++tally.tasks;

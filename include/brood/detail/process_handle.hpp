@@ -1,6 +1,8 @@
 // The untyped half of Process.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,8 +18,18 @@
 #include "brood/start_method.hpp"
 
 namespace brood {
+
 struct ExitCode;
-}
+
+// What a process has used.
+struct ProcessUsage {
+  std::chrono::nanoseconds user_cpu{};    // while it runs, in steps of the system's clock tick
+  std::chrono::nanoseconds system_cpu{};  // in the kernel, for it
+  std::uint64_t rss_bytes = 0;            // memory it has now; 0 after its end
+  std::uint64_t peak_rss_bytes = 0;       // the most it had
+};
+
+}  // namespace brood
 
 namespace brood::detail {
 
@@ -70,7 +82,11 @@ class ProcessHandle {
   [[nodiscard]] bool daemon() const;
   void set_daemon(bool daemon);
   void terminate();
+  void interrupt();
   void kill();
+  std::optional<ProcessUsage> usage();
+  void close();
+  std::string describe();
   void send_signal(int signal);
   [[nodiscard]] int sentinel() const;
 
