@@ -300,7 +300,6 @@ TEST_F(WardenStepTest, WhileItBearsAndReapsAChild) {
     }));
     board->done.store(true);
     gate.pass();
-    gate.pass();
     say(outcome_of([] {
       Process next([] {});
       next.start();
