@@ -16,6 +16,7 @@
 #include "brood/detail/arguments.hpp"
 #include "brood/detail/process_handle.hpp"
 #include "brood/error.hpp"
+#include "brood/process_options.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
@@ -64,13 +65,6 @@ class ProcessRef {
 // Processes started by this one that have not ended, in the order of their numbers; workers of
 // pools are not among them. Those that have ended are no zombies after this.
 [[nodiscard]] std::vector<ProcessRef> active_children();
-
-struct ProcessOptions {
-  std::string name = {};  // empty: "Process-1", "Process-2"... in the order of construction
-  bool daemon = false;    // ends with the process that started it, and is not waited for at the end
-  // How it starts. Empty: start_method(); fork is then refused in a process that has other threads.
-  std::optional<StartMethod> start = std::nullopt;
-};
 
 // Asks for a child that is a copy of the caller: any callable and any arguments then do.
 struct ForkedTag {};
@@ -128,6 +122,11 @@ class ProcessControl {
   // nobody knows (see exit_code()).
   [[nodiscard]] std::optional<ProcessUsage> usage() { return handle_.usage(); }
 
+  // What it has written to its output and to its errors so far, if that was asked for (Output);
+  // else empty. Throws SystemError.
+  [[nodiscard]] std::string captured_out() const { return handle_.captured(1); }
+  [[nodiscard]] std::string captured_err() const { return handle_.captured(2); }
+
   // Gives up what is kept of it; from then on it is as if moved from. Error if it still runs.
   // Again, it does nothing.
   void close() { handle_.close(); }
@@ -139,7 +138,11 @@ class ProcessControl {
   }
 
  protected:
-  explicit ProcessControl(detail::ProcessSettings settings) : handle_(std::move(settings)) {}
+  explicit ProcessControl(ProcessOptions options) : handle_(std::move(options)) {}
+  static ProcessOptions forking(ProcessOptions options) {
+    options.start = StartMethod::fork;
+    return options;
+  }
   ProcessControl(ProcessControl&&) noexcept = default;
   ProcessControl& operator=(ProcessControl&&) noexcept = default;
   virtual ~ProcessControl() = default;
@@ -180,7 +183,7 @@ class Process final : public ProcessControl {
 
   template <class F, class... Args>
   explicit Process(const ProcessOptions& options, F&& f, Args&&... args)
-      : ProcessControl({options.name, options.daemon, options.start}),
+      : ProcessControl(options),
         target_(detail::make_sendable_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
 
   template <class F, class... Args>
@@ -190,7 +193,7 @@ class Process final : public ProcessControl {
 
   template <class F, class... Args>
   explicit Process(ForkedTag /*tag*/, const ProcessOptions& options, F&& f, Args&&... args)
-      : ProcessControl({options.name, options.daemon, StartMethod::fork}),
+      : ProcessControl(forking(options)),
         target_(detail::make_copied_target(std::forward<F>(f), std::forward<Args>(args)...)) {}
 
  private:
@@ -206,7 +209,7 @@ class Process final : public ProcessControl {
 class ProcessBase : public ProcessControl {
  public:
   explicit ProcessBase(const ProcessOptions& options = {})
-      : ProcessControl({options.name, options.daemon, StartMethod::fork}), target_(*this) {}
+      : ProcessControl(forking(options)), target_(*this) {}
   ProcessBase(const ProcessBase&) = delete;
   ProcessBase& operator=(const ProcessBase&) = delete;
 

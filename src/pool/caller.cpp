@@ -311,7 +311,8 @@ class PoolCaller final : public detail::PoolCore {
     birth.name = process_name_;
     birth.kind = warden::MemberKind::supervisor;
     birth.descriptors = descriptors;
-    start::Born born = start::bear(birth, pool::send_supervisor(order));
+    birth.preparation = start::prepare({});
+    start::Born born = start::bear(std::move(birth), pool::send_supervisor(order));
     thunks_at_start_ = std::min(born.thunks, detail::thunk_count());
     code_at_start_ = start::code_at_init();
     if (method == StartMethod::spawn) addresses_ = detail::Addresses::of_its_own;

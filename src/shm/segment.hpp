@@ -20,6 +20,7 @@ class Segment {
   [[nodiscard]] std::byte* base() const noexcept { return mapping_.data(); }
   [[nodiscard]] std::size_t size() const noexcept { return mapping_.size(); }
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  [[nodiscard]] sys::Fd& file() noexcept { return fd_; }
 
   // Takes memory for a range before its first use. Throws ArenaFull.
   void reserve(std::size_t offset, std::size_t bytes) const;

@@ -74,7 +74,10 @@ std::vector<std::byte> read_certificate(int file, std::uint64_t bytes) {
 
 // ---- becoming what the asker is now
 
-void take_streams(const Passport& passport, std::span<const sys::Fd> fds) {
+// Puts what was passed where it is to be. Ours has to get out of the way of numbers that are asked
+// for.
+void take_descriptors(const Passport& passport, std::span<sys::Fd> fds,
+                      std::span<const std::int32_t> kept) {
   std::size_t next = 2;
   for (const auto& [present, stream] :
        {std::pair{passport.has_output, 1}, std::pair{passport.has_errors, 2}}) {
@@ -84,30 +87,27 @@ void take_streams(const Passport& passport, std::span<const sys::Fd> fds) {
       require(sys::place_fd(fds[next++].get(), stream), "taking over an output stream");
     }
   }
+  for (const int number : kept) {
+    if (next >= fds.size()) throw std::runtime_error("keep_fds: not all of them have come");
+    require(sys::place_fd(fds[next++].get(), number), "keep_fds " + std::to_string(number));
+  }
   std::vector<int>& others = passed_descriptors();
   others.clear();
-  for (; next < fds.size(); ++next) others.push_back(fds[next].get());
+  for (; next < fds.size(); ++next) others.push_back(fds[next].release());
 }
 
-void take_limits(const Certificate& certificate) {
-  for (std::uint32_t i = 0; i < certificate.limits.size() && i < sys::kResources; ++i) {
+// What the asker may not exceed, by the kernel's word.
+void take_limits_of(int asker_pid) {
+  const std::vector<sys::ResourceLimit> theirs = sys::limits_of(asker_pid);
+  if (theirs.empty()) throw std::runtime_error("the caller's limits can't be seen in /proc");
+  for (std::uint32_t i = 0; i < theirs.size(); ++i) {
     sys::ResourceLimit now;
-    if (sys::get_limit(i, now) == 0 && now == certificate.limits[i]) continue;
-    require(sys::set_limit(i, certificate.limits[i]),
+    if (sys::get_limit(i, now) == 0 && now == theirs[i]) continue;
+    require(sys::set_limit(i, theirs[i]),
             "taking over the caller's limit on resource " + std::to_string(i));
   }
 }
 
-void take_scheduling(const Certificate& certificate) {
-  if (sys::affinity() != certificate.affinity) {
-    require(sys::set_affinity(certificate.affinity), "taking over the caller's processors");
-  }
-  if (sys::niceness() != certificate.niceness) {
-    require(sys::set_niceness(certificate.niceness), "taking over the caller's niceness");
-  }
-}
-
-// Last: what comes before may need rights that the asker has given up.
 void take_authority(const std::optional<sys::Authority>& asker) {
   if (!asker) throw std::runtime_error("who asked for it can't be seen in /proc");
   sys::assume_authority(*asker);
@@ -268,20 +268,27 @@ void become_newborn(const warden::Birth& birth, Newborn& newborn) {
   sys::close_all_but(keep);
   require(warden::Family::remain_in_newborn(), "finding the warden");
 
-  newborn.certificate_file = fds[0].release();
-  newborn.certificate_bytes = passport.certificate_bytes;
   newborn.certificate =
-      decode<Certificate>(read_certificate(newborn.certificate_file, newborn.certificate_bytes));
-  const std::optional<sys::Authority> asker = sys::authority_of(birth.asker_pid);
-  take_streams(passport, fds);
-  for (std::size_t i = fds.size() - passed_descriptors().size(); i < fds.size(); ++i) {
-    fds[i].release();
+      decode<Certificate>(read_certificate(fds[0].get(), passport.certificate_bytes));
+  newborn.certificate_bytes = passport.certificate_bytes;
+  const std::vector<std::int32_t>& kept = newborn.certificate.surroundings.kept;
+  const int highest = kept.empty() ? 2 : std::max(2, *std::ranges::max_element(kept));
+  newborn.line = sys::move_above(newborn.line, highest);
+  require(newborn.line, "keep_fds");
+  require(family->move_descriptors_above(highest), "keep_fds");
+  for (sys::Fd& fd : fds) {
+    fd.reset(sys::move_above(fd.release(), highest));
+    require(fd ? 0 : fd.get(), "keep_fds");
   }
-  require(sys::enter_directory(fds[1].get()), "entering the caller's working directory");
-  take_limits(newborn.certificate);
-  take_scheduling(newborn.certificate);
+
+  const std::optional<sys::Authority> asker = sys::authority_of(birth.asker_pid);
+  newborn.certificate_file = fds[0].release();
+  take_descriptors(passport, fds, kept);
+  require(sys::enter_directory(fds[1].get()), "cwd");
+  take_limits_of(birth.asker_pid);
   take_authority(asker);
-  sys::replace_environment(newborn.certificate.environment);
+  // With no more rights than the asker has: it has only written what it wants.
+  take_on(newborn.certificate.surroundings);
 }
 
 std::atomic<bool> birth_is_over{false};
@@ -309,9 +316,9 @@ void be_born(const warden::Birth& birth) noexcept {
     sys::close_fd(newborn.certificate_file);
     live(newborn, detail::thunk_count());
   } catch (const std::exception& e) {
-    refuse(birth.line, e.what());
+    refuse(newborn.line, e.what());
   } catch (...) {
-    refuse(birth.line, "it could not be made");
+    refuse(newborn.line, "it could not be made");
   }
 }
 

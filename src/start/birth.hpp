@@ -10,7 +10,7 @@
 
 #include "brood/start_method.hpp"
 #include "start/code_layout.hpp"
-#include "sys/surroundings.hpp"
+#include "start/surroundings.hpp"
 #include "warden/warden.hpp"
 
 namespace brood::start {
@@ -23,11 +23,7 @@ struct Certificate {
   std::optional<StartMethod> default_method;  // that was set in the parent
   std::string parent_name;
 
-  // What it would have inherited from its parent.
-  std::vector<std::string> environment;
-  std::vector<sys::ResourceLimit> limits;
-  std::vector<std::uint64_t> affinity;
-  std::int32_t niceness = 0;
+  Surroundings surroundings;
 
   // What it runs.
   std::uint32_t thunk = 0;
@@ -39,7 +35,8 @@ struct Certificate {
 };
 
 // Comes first on the line, with the descriptors: the certificate, the working directory, then
-// those of the streams that are open, then others that the code asks for by their order.
+// those of the streams that are open, those to be kept, then others that the code asks for by their
+// order.
 struct Passport {
   std::uint64_t certificate_bytes = 0;
   std::uint32_t has_output = 0;

@@ -88,6 +88,8 @@ Child::~Child() {
   // A copy: the numbers may be somebody else's by now.
   const_cast<ChildRecord&>(record_).pidfd.release();
   const_cast<ChildRecord&>(record_).line.release();
+  const_cast<ChildRecord&>(record_).output.release();
+  const_cast<ChildRecord&>(record_).errors.release();
 }
 
 bool Child::is_mine() const noexcept { return token_ == sys::process_token(); }

@@ -21,6 +21,8 @@ struct ChildRecord {
   sys::Fd pidfd;
   sys::Fd line;  // of one born from the warden, which reaps it; else it is ours to reap
   shm::OwnerId owner;
+  sys::Fd output;  // what it writes is in these, if that is captured
+  sys::Fd errors;
   std::string name;
   bool daemon = false;
 };
@@ -41,6 +43,10 @@ class Child {
   [[nodiscard]] const std::string& name() const noexcept { return record_.name; }
   [[nodiscard]] bool daemon() const noexcept { return record_.daemon; }
   [[nodiscard]] bool is_mine() const noexcept;
+  // The file with what it has written to stream 1 or 2; -1: that is not captured.
+  [[nodiscard]] int captured(int stream) const noexcept {
+    return (stream == 1 ? record_.output : record_.errors).get();
+  }
 
   // True: it has ended, its status is known or known to be lost, and it is no zombie.
   bool wait_until(detail::DeadlineNs deadline);

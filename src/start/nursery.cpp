@@ -39,11 +39,7 @@ Certificate certify(const BirthOrder& order, detail::SentCall call) {
   certificate.service = order.kind == warden::MemberKind::supervisor;
   certificate.default_method = default_start_method();
   certificate.parent_name = process_name();
-  certificate.environment = sys::environment();
-  certificate.limits.resize(sys::kResources);
-  for (std::uint32_t i = 0; i < sys::kResources; ++i) sys::get_limit(i, certificate.limits[i]);
-  certificate.affinity = sys::affinity();
-  certificate.niceness = sys::niceness();
+  certificate.surroundings = order.preparation.surroundings;
   certificate.thunk = call.thunk;
   const std::string_view name = detail::find_thunk(call.thunk).name;
   certificate.thunk_name = std::string(name);
@@ -61,29 +57,32 @@ sys::Fd file_with(std::span<const std::byte> bytes) {
   return file;
 }
 
-void send_passport(const sys::Fd& line, const Certificate& certificate,
-                   std::span<const int> descriptors) {
+void send_passport(const sys::Fd& line, const Certificate& certificate, const BirthOrder& order) {
   const std::vector<std::byte> bytes = encode(certificate);
   const sys::Fd file = file_with(bytes);
-  const sys::Fd directory(static_cast<int>(
-      sys::require(sys::open_working_directory(), "opening the working directory")));
+  const StartDescriptors& mine = order.preparation.descriptors;
   Passport passport;
   passport.certificate_bytes = bytes.size();
-  std::vector<int> fds = {file.get(), directory.get()};
-  for (const auto& [present, stream] :
-       {std::pair{&passport.has_output, 1}, std::pair{&passport.has_errors, 2}}) {
-    if (!sys::is_open(stream)) continue;
+  std::vector<int> fds = {file.get(), mine.directory.get()};
+  for (const auto& [present, stream] : {std::pair{&passport.has_output, mine.output},
+                                        std::pair{&passport.has_errors, mine.errors}}) {
+    if (stream < 0) continue;
     *present = 1;
     fds.push_back(stream);
   }
-  fds.insert(fds.end(), descriptors.begin(), descriptors.end());
+  fds.insert(fds.end(), mine.kept.begin(), mine.kept.end());
+  fds.insert(fds.end(), order.descriptors.begin(), order.descriptors.end());
+  if (fds.size() > sys::kMaxPassedFds) {
+    throw StartError("brood: more than " + std::to_string(sys::kMaxPassedFds) +
+                     " descriptors can't be passed to a new process");
+  }
   sys::require(sys::send_packet(line.get(), std::as_bytes(std::span(&passport, 1)), fds, false),
                "passing descriptors to a new process");
 }
 
-// nullopt: the line has ended, or the deadline came.
-std::optional<LineMessage> read_news(const sys::Fd& line, sys::Fd& pidfd,
-                                     std::int64_t deadline_ns) {
+// nullopt: the line has ended, or the deadline came, or `child` has ended without a word.
+std::optional<LineMessage> read_news(const sys::Fd& line, sys::Fd& pidfd, std::int64_t deadline_ns,
+                                     int child = -1) {
   for (;;) {
     const std::int64_t look = std::min(deadline_ns, sys::now_ns() + kLookUpNs);
     const int readable = sys::becomes_readable(line.get(), look);
@@ -97,6 +96,7 @@ std::optional<LineMessage> read_news(const sys::Fd& line, sys::Fd& pidfd,
       return message;
     }
     if (readable < 0 || sys::now_ns() >= deadline_ns) return std::nullopt;
+    if (child >= 0 && sys::has_ended(child, 0) == 1) return std::nullopt;
     // Somebody may have copied the other end of the line and keep it open.
     const warden::Family* family = warden::Family::current();
     if (family == nullptr || family->warden_lost()) return std::nullopt;
@@ -118,12 +118,12 @@ std::optional<LineMessage> read_news(const sys::Fd& line, sys::Fd& pidfd,
 
 }  // namespace
 
-Born bear(const BirthOrder& order, detail::SentCall call) {
+Born bear(BirthOrder order, detail::SentCall call) {
   warden::Family& family = warden::Family::join();
   flush_streams();
   sys::Fd ends[2];
   sys::require(sys::packet_socket_pair(ends), "making a line to a new process");
-  send_passport(ends[0], certify(order, std::move(call)), order.descriptors);
+  send_passport(ends[0], certify(order, std::move(call)), order);
 
   warden::Announcement said;
   said.kind = order.kind;
@@ -157,6 +157,26 @@ Born bear(const BirthOrder& order, detail::SentCall call) {
   born.thunks = news->thunks;
   born.line = std::move(ends[0]);
   return born;
+}
+
+void tell_ready(const sys::Fd& line) noexcept {
+  const LineMessage message;
+  sys::send_packet(line.get(), std::as_bytes(std::span(&message, 1)), -1, false);
+}
+
+void tell_refused(const sys::Fd& line, const char* why) noexcept {
+  LineMessage message;
+  message.news = LineNews::refused;
+  std::strncpy(message.text.data(), why, message.text.size() - 1);
+  sys::send_packet(line.get(), std::as_bytes(std::span(&message, 1)), -1, false);
+  sys::exit_now(1);
+}
+
+void await_ready(const sys::Fd& line, const sys::Fd& pidfd, const std::string& name) {
+  sys::Fd unused;
+  const auto news = read_news(line, unused, sys::kForever, pidfd.get());
+  // One that died meanwhile has been started all the same.
+  if (news && news->news == LineNews::refused) throw_stillborn(name, *news);
 }
 
 std::optional<LineMessage> read_end(const sys::Fd& line, std::int64_t deadline_ns) {

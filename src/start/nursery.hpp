@@ -10,6 +10,7 @@
 #include "brood/detail/process_handle.hpp"
 #include "brood/start_method.hpp"
 #include "shm/arena.hpp"
+#include "start/surroundings.hpp"
 #include "sys/fd.hpp"
 #include "sys/procfs.hpp"
 #include "warden/protocol.hpp"
@@ -23,6 +24,7 @@ struct BirthOrder {
   bool daemon = false;
   std::optional<shm::OwnerId> owner = std::nullopt;  // its slot in the family's table
   std::span<const int> descriptors = {};             // for its code: passed_descriptors()
+  Preparation preparation;                           // what it is to have
 };
 
 struct Born {
@@ -35,7 +37,13 @@ struct Born {
 
 // Starts a process that runs `call`. Throws StartError (with the reason, also if it died before it
 // was ready), NotSendable, FamilyBroken, SystemError; then there is no process.
-Born bear(const BirthOrder& order, detail::SentCall call);
+Born bear(BirthOrder order, detail::SentCall call);
+
+// In a forked child: it has become what it was to be, or could not.
+void tell_ready(const sys::Fd& line) noexcept;
+[[noreturn]] void tell_refused(const sys::Fd& line, const char* why) noexcept;
+// In its parent, which waits for either. Throws StartError if it could not.
+void await_ready(const sys::Fd& line, const sys::Fd& pidfd, const std::string& name);
 
 // How a process that was born has ended, from its line; waits for that until `deadline`. nullopt:
 // nobody knows (the warden was killed), or it has not ended.

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <exception>
+#include <span>
 #include <utility>
 
 #include "brood/signals.hpp"
@@ -12,6 +13,7 @@
 #include "start/hooks.hpp"
 #include "start/nursery.hpp"
 #include "start/process_name.hpp"
+#include "start/surroundings.hpp"
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
@@ -28,11 +30,31 @@ namespace {
 
 // In a child that a fork has made.
 struct ForkedLife {
-  const ProcessSettings& settings;
+  const ProcessOptions& settings;
   shm::OwnerId owner;
   int parent_pid;
   const std::string& parent_name;
+  const start::Preparation* preparation;  // nullptr: it differs from the caller in nothing
+  const sys::Fd& line;                    // to tell on whether that could be had
 };
+
+// The options of a forked child.
+void take_options(const ForkedLife& life) noexcept {
+  try {
+    const warden::Family& family = *warden::Family::current();
+    start::take_descriptors(life.preparation->descriptors);
+    if (life.settings.close_fds) {
+      std::vector<int> keep = life.settings.keep_fds;
+      keep.insert(keep.end(),
+                  {family.socket(), family.segment_fd(), family.warden_pidfd(), life.line.get()});
+      sys::close_all_but(keep);
+    }
+    start::take_on(life.preparation->surroundings);
+  } catch (const std::exception& e) {
+    start::tell_refused(life.line, e.what());
+  }
+  start::tell_ready(life.line);
+}
 
 // noexcept: nothing may lead from here into the copy of the code that called start().
 [[noreturn]] void forked_main(ProcessTarget& target, const ForkedLife& life) noexcept {
@@ -50,6 +72,7 @@ struct ForkedLife {
   said.has_owner = 1;
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
   if (life.settings.daemon && !watched) sys::exit_now(1);
+  if (life.preparation != nullptr) take_options(life);
   const std::string parent_name = life.parent_name;
   // If it is our parent no more, its number may be somebody else's.
   sys::Fd parent(sys::open_pidfd(life.parent_pid));
@@ -62,7 +85,7 @@ struct ForkedLife {
 }  // namespace
 
 struct ProcessHandle::State {
-  explicit State(ProcessSettings s) : settings(std::move(s)), token(sys::process_token()) {
+  explicit State(ProcessOptions s) : settings(std::move(s)), token(sys::process_token()) {
     if (settings.name.empty()) settings.name = start::next_child_name();
   }
 
@@ -79,10 +102,36 @@ struct ProcessHandle::State {
 
   start::ChildRecord fork_one(ProcessTarget& target, shm::OwnerId owner, bool asked_for) const {
     const int self = sys::process_id();
+    std::optional<start::Preparation> ready;
+    sys::Fd line[2];
+    if (start::changes_anything(settings)) {
+      ready = start::prepare(settings);
+      sys::require(sys::packet_socket_pair(line), "making a line to a new process");
+    }
     start::Forked forked = start::fork_now(start::ForkFor::process, asked_for);
-    if (forked.pid == 0) forked_main(target, {settings, owner, self, start::process_name()});
+    if (forked.pid == 0) {
+      forked_main(target, {settings, owner, self, start::process_name(), ready ? &*ready : nullptr,
+                           line[1]});
+    }
     warden::Family::current()->owners().settle(owner, forked.pid);
-    return {forked.pid, std::move(forked.pidfd), {}, owner, settings.name, settings.daemon};
+    start::ChildRecord record;
+    record.pid = forked.pid;
+    record.pidfd = std::move(forked.pidfd);
+    record.owner = owner;
+    if (ready) {
+      line[1].reset();
+      try {
+        start::await_ready(line[0], record.pidfd, settings.name);
+      } catch (...) {
+        sys::has_ended(record.pidfd.get(), kNoDeadline);
+        sys::ExitStatus status;
+        sys::reap(record.pidfd.get(), status);
+        warden::Family::current()->owners().mark_dead(owner);
+        throw;
+      }
+      keep_captured(record, *ready);
+    }
+    return record;
   }
 
   start::ChildRecord bear_one(const ProcessTarget& target, shm::OwnerId owner,
@@ -94,9 +143,20 @@ struct ProcessHandle::State {
     order.name = settings.name;
     order.daemon = settings.daemon;
     order.owner = owner;
-    start::Born born = start::bear(order, std::move(call));
-    return {born.pid, std::move(born.pidfd), std::move(born.line),
-            owner,    settings.name,         settings.daemon};
+    order.preparation = start::prepare(settings);
+    start::ChildRecord record;
+    keep_captured(record, order.preparation);
+    start::Born born = start::bear(std::move(order), std::move(call));
+    record.pid = born.pid;
+    record.pidfd = std::move(born.pidfd);
+    record.line = std::move(born.line);
+    record.owner = owner;
+    return record;
+  }
+
+  static void keep_captured(start::ChildRecord& record, const start::Preparation& ready) {
+    record.output.reset(sys::copy_above_streams(ready.descriptors.captured_output.get()));
+    record.errors.reset(sys::copy_above_streams(ready.descriptors.captured_errors.get()));
   }
 
   void finish() noexcept {
@@ -106,14 +166,14 @@ struct ProcessHandle::State {
     child->join();
   }
 
-  ProcessSettings settings;
+  ProcessOptions settings;
   std::uint64_t token;
   int parent_pid = sys::process_id();
   std::shared_ptr<start::Child> child;  // null before the start
 };
 
-ProcessHandle::ProcessHandle(ProcessSettings settings)
-    : state_(std::make_unique<State>(std::move(settings))) {}
+ProcessHandle::ProcessHandle(ProcessOptions options)
+    : state_(std::make_unique<State>(std::move(options))) {}
 ProcessHandle::ProcessHandle(ProcessHandle&&) noexcept = default;
 ProcessHandle& ProcessHandle::operator=(ProcessHandle&& other) noexcept {
   if (this != &other) {
@@ -147,6 +207,8 @@ void ProcessHandle::start(ProcessTarget& target) {
     start::ChildRecord record = choice.method == StartMethod::fork
                                     ? state().fork_one(target, *owner, choice.asked_for)
                                     : state().bear_one(target, *owner, choice.method);
+    record.name = state().settings.name;
+    record.daemon = state().settings.daemon;
     auto child = std::make_shared<start::Child>(std::move(record));
     start::add_child(child);
     state().child = std::move(child);
@@ -185,6 +247,11 @@ std::optional<WorkerDied> ProcessHandle::death() {
   death.pid = state().child->pid();
   death.signal = status.signal;
   death.core_dumped = status.core;
+  constexpr std::size_t kTailBytes = 4096;
+  death.stderr_tail = captured(2);
+  if (death.stderr_tail.size() > kTailBytes) {
+    death.stderr_tail.erase(0, death.stderr_tail.size() - kTailBytes);
+  }
   return WorkerDied(std::move(death));
 }
 
@@ -222,6 +289,19 @@ std::optional<ProcessUsage> ProcessHandle::usage() {
   return ProcessUsage{std::chrono::nanoseconds(status->usage.user_ns),
                       std::chrono::nanoseconds(status->usage.system_ns), 0,
                       status->usage.peak_rss_bytes};
+}
+
+std::string ProcessHandle::captured(int stream) const {
+  if (pid() == 0) return {};
+  const int file = state().child->captured(stream);
+  if (file < 0) return {};
+  std::string text(
+      static_cast<std::size_t>(sys::require(sys::file_bytes(file), "reading what was captured")),
+      '\0');
+  const long got = sys::require(sys::read_at(file, std::as_writable_bytes(std::span(text)), 0),
+                                "reading what was captured");
+  text.resize(static_cast<std::size_t>(got));
+  return text;
 }
 
 void ProcessHandle::close() {

@@ -203,9 +203,27 @@ int keep_across_exec(int fd) noexcept {
 
 bool is_open(int fd) noexcept { return call(SYS_fcntl, fd, F_GETFD) >= 0; }
 
-int open_working_directory() noexcept {
-  const long fd = call_restarting(SYS_openat, AT_FDCWD, ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+int open_working_directory() noexcept { return open_directory("."); }
+
+int open_directory(const char* path) noexcept {
+  const long fd = call_restarting(SYS_openat, AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
   return above_streams(static_cast<int>(fd));
+}
+
+int open_null() noexcept {
+  const long fd = call_restarting(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+  return above_streams(static_cast<int>(fd));
+}
+
+int copy_above_streams(int fd) noexcept {
+  return static_cast<int>(call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kFirstOwnFd));
+}
+
+int move_above(int fd, int least) noexcept {
+  if (fd > least) return fd;
+  const long moved = call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least + 1);
+  if (moved >= 0) close_fd(fd);
+  return static_cast<int>(moved);
 }
 
 int enter_directory(int fd) noexcept {

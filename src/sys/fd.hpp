@@ -83,7 +83,12 @@ int keep_across_exec(int fd) noexcept;
 bool is_open(int fd) noexcept;
 // The directory that the calling process works in, as a descriptor to give to another; -errno.
 int open_working_directory() noexcept;
+int open_directory(const char* path) noexcept;
 int enter_directory(int fd) noexcept;
+int open_null() noexcept;
+int copy_above_streams(int fd) noexcept;
+// Moves `fd` to a number above `least`, close-on-exec; the old one is closed. -errno.
+int move_above(int fd, int least) noexcept;
 
 // Fills `bytes` from `offset` of a file on. How many there were, or -errno.
 long read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept;

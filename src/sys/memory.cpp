@@ -47,6 +47,14 @@ int create_memory_file(const char* name, std::size_t bytes) noexcept {
   return static_cast<int>(fd);
 }
 
+int create_log_file(const char* name) noexcept {
+  const int fd = above_streams(static_cast<int>(call(SYS_memfd_create, name, MFD_CLOEXEC)));
+  if (fd < 0) return fd;
+  const long result = call(SYS_fcntl, fd, F_SETFL, O_APPEND);
+  if (result < 0) close_fd(fd);
+  return result < 0 ? static_cast<int>(result) : fd;
+}
+
 int reserve_extent(int fd, std::size_t offset, std::size_t bytes) noexcept {
   if (!is_memory_file(fd)) return -EBADF;
   return status(call_restarting(SYS_fallocate, fd, FALLOC_FL_KEEP_SIZE, offset, bytes));
@@ -56,6 +64,12 @@ int release_extent(int fd, std::size_t offset, std::size_t bytes) noexcept {
   if (!is_memory_file(fd)) return -EBADF;
   constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   return status(call_restarting(SYS_fallocate, fd, kPunch, offset, bytes));
+}
+
+long file_bytes(int fd) noexcept {
+  struct stat info{};
+  const long result = call(SYS_fstat, fd, &info);
+  return result < 0 ? result : info.st_size;
 }
 
 long memory_in_use(int fd) noexcept {

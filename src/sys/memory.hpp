@@ -14,6 +14,12 @@ inline constexpr std::size_t kPageBytes = 4096;  // smallest unit of mapping on 
 // can't shrink under a reader. Descriptor or -errno.
 int create_memory_file(const char* name, std::size_t bytes) noexcept;
 
+// A memory file that grows with what is written, each write at its end. Descriptor or -errno.
+int create_log_file(const char* name) noexcept;
+
+// How long a file is, or -errno.
+long file_bytes(int fd) noexcept;
+
 // Takes memory for [offset, offset + bytes) of the file, so that touching it can't raise SIGBUS.
 // 0 or -errno (ENOSPC, ENOMEM: the machine or its limits have no more).
 int reserve_extent(int fd, std::size_t offset, std::size_t bytes) noexcept;

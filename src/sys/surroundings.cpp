@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <string_view>
 
 #include "sys/fd.hpp"
+#include "sys/procfs.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::sys {
@@ -32,6 +35,30 @@ int get_limit(std::uint32_t resource, ResourceLimit& limit) noexcept {
   const long result = call(SYS_prlimit64, 0, resource, nullptr, &found);
   limit = {found.rlim_cur, found.rlim_max};
   return status(result);
+}
+
+std::vector<ResourceLimit> limits_of(int pid) {
+  // prlimit would need rights over that process. A headline, then a line for each resource in the
+  // order of their numbers: the name in 26 columns, the soft limit in 21, the hard one.
+  constexpr std::size_t kSoftColumn = 26;
+  constexpr std::size_t kHardColumn = 47;
+  std::array<char, 4096> buffer;
+  const long length = read_small_file(("/proc/" + std::to_string(pid) + "/limits").c_str(), buffer);
+  std::string_view text(buffer.data(), static_cast<std::size_t>(std::max(length, 0L)));
+  const auto number = [](std::string_view field) {
+    std::uint64_t value = UINT64_MAX;  // "unlimited"
+    std::from_chars(field.data(), field.data() + field.size(), value);
+    return value;
+  };
+  std::vector<ResourceLimit> limits;
+  for (std::size_t line = 0; !text.empty(); ++line) {
+    const std::string_view row = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(row.size() + 1, text.size()));
+    if (line == 0) continue;
+    if (row.size() <= kHardColumn) return {};
+    limits.push_back({number(row.substr(kSoftColumn)), number(row.substr(kHardColumn))});
+  }
+  return limits.size() == kResources ? limits : std::vector<ResourceLimit>{};
 }
 
 int set_limit(std::uint32_t resource, const ResourceLimit& limit) noexcept {

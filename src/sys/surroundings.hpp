@@ -17,6 +17,8 @@ inline constexpr std::uint32_t kResources = 16;
 
 // The limit on resource number `resource` (RLIMIT_...). 0 or -errno.
 int get_limit(std::uint32_t resource, ResourceLimit& limit) noexcept;
+// All of another process, whoever's it is; empty: /proc does not tell. Throws std::bad_alloc.
+std::vector<ResourceLimit> limits_of(int pid);
 int set_limit(std::uint32_t resource, const ResourceLimit& limit) noexcept;
 
 // The processors that the calling thread may use, as the bits of a mask. Throws std::bad_alloc.

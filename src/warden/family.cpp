@@ -158,6 +158,16 @@ int Family::remain_in_newborn() noexcept {
   return 0;
 }
 
+int Family::move_descriptors_above(int number) noexcept {
+  for (sys::Fd* fd : {&socket_, &warden_pidfd_, &segment_.file()}) {
+    const int moved = sys::move_above(fd->get(), number);
+    if (moved < 0) return moved;
+    fd->release();
+    fd->reset(moved);
+  }
+  return 0;
+}
+
 void Family::remain_after_exec(sys::Fd segment, sys::Fd socket) {
   std::unique_ptr<Family> family(new Family);
   family->segment_ = shm::Segment(std::move(segment), sizeof(shm::FamilyLayout));

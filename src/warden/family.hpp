@@ -40,12 +40,16 @@ class Family {
   // Ends the warden of a family whose objects are all gone. For tests that count processes.
   static void disband() noexcept;
 
+  // Gets our descriptors out of the way of lower numbers. 0 or -errno.
+  int move_descriptors_above(int number) noexcept;
+
   shm::OwnerTable& owners() noexcept { return owners_; }
   [[nodiscard]] shm::FamilyLayout& layout() const noexcept {
     return *reinterpret_cast<shm::FamilyLayout*>(segment_.base());
   }
   [[nodiscard]] int socket() const noexcept { return socket_.get(); }
   [[nodiscard]] int segment_fd() const noexcept { return segment_.fd(); }
+  [[nodiscard]] int warden_pidfd() const noexcept { return warden_pidfd_.get(); }
   [[nodiscard]] int warden_pid() const noexcept { return warden_pid_; }
   [[nodiscard]] bool has_nursery() const noexcept { return has_nursery_; }
   [[nodiscard]] bool warden_lost() const noexcept;

@@ -15,6 +15,7 @@
 #include "brood/detail/pool_core.hpp"
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
+#include "brood/process_options.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
@@ -56,17 +57,11 @@ class ProcessTarget {
   [[nodiscard]] virtual SentCall send() const { throw NotSendable("brood: this always forks"); }
 };
 
-struct ProcessSettings {
-  std::string name;
-  bool daemon = false;
-  std::optional<StartMethod> start = std::nullopt;
-};
-
 // Threads: one at a time. Blocking: join_until and the destructor. Ownership: of the child's pidfd
 // and zombie. Errors: see ProcessControl. Death: the child's is what it reports.
 class ProcessHandle {
  public:
-  explicit ProcessHandle(ProcessSettings settings);
+  explicit ProcessHandle(ProcessOptions options);
   ProcessHandle(ProcessHandle&&) noexcept;
   ProcessHandle& operator=(ProcessHandle&&) noexcept;
   ~ProcessHandle();
@@ -87,6 +82,7 @@ class ProcessHandle {
   std::optional<ProcessUsage> usage();
   void close();
   std::string describe();
+  [[nodiscard]] std::string captured(int stream) const;
   void send_signal(int signal);
   [[nodiscard]] int sentinel() const;
 
