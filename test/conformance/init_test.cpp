@@ -304,6 +304,8 @@ TEST_P(RefusedAuthorityTest, WhatCannotBeGivenIsRefused) {
        "another root directory"},
   };
   for (const Case& refused : cases) {
+    // There is no /proc there, in which the sanitizer looks for leaks.
+    if (kSanitized && refused.reason == "another root directory") continue;
     const std::string end = run_after(GetParam(), refused.change, do_nothing);
     EXPECT_TRUE(end.starts_with("exit 3") && end.find(refused.reason) != std::string::npos)
         << refused.reason << ": " << end;
@@ -373,6 +375,7 @@ TEST_P(BornTest, AReadableSentinelMeansThatTheStatusIsKnown) {
 }
 
 TEST_P(BornTest, AStartThatFailsChangesNothing) {
+  if (kSanitized) GTEST_SKIP() << "without descriptors the sanitizer takes objects for broken";
   const StartMethod method = GetParam();
   const HostRun run = run_host([=] {
     prepare_for(method);
@@ -404,36 +407,41 @@ TEST_P(ManyTest, AThousandOfWhichAHundredAtOnceAreKilledAtRandomLeaveNothing) {
   constexpr int kAll = kSanitized ? 200 : 1000;
   constexpr std::size_t kAtOnce = 100;
   std::mt19937 random(seed_of_the_day());
-  std::vector<std::unique_ptr<Process>> living;
+  struct Victim {
+    std::unique_ptr<Process> process;
+    bool is_killed;
+  };
+  std::vector<Victim> living;
   int started = 0;
-  int killed = 0;
+  const auto start_one = [&] {
+    const bool is_killed = random() % 2 == 0;
+    const int pause_us = static_cast<int>(random() % 3000);
+    living.push_back({std::make_unique<Process>(
+                          ProcessOptions{.start = GetParam()},
+                          [](int us, bool for_ever) {
+                            usleep(static_cast<unsigned>(us));
+                            while (for_ever) pause();
+                            return ExitCode{7};
+                          },
+                          pause_us, is_killed),
+                      is_killed});
+    living.back().process->start();
+    ++started;
+  };
   const auto end_one = [&](std::size_t index) {
-    Process& p = *living[index];
-    const bool kills = random() % 2 == 0;
-    if (kills) p.kill();
-    ASSERT_TRUE(p.join_for(kHangGuard));
-    const std::optional<int> code = p.exit_code();
-    ASSERT_TRUE(code == 7 || (kills && code == -SIGKILL)) << code.value_or(-1000);
-    killed += code == -SIGKILL ? 1 : 0;
+    Victim& victim = living[index];
+    if (victim.is_killed) victim.process->kill();
+    ASSERT_TRUE(victim.process->join_for(kHangGuard));
+    ASSERT_EQ(victim.process->exit_code(), victim.is_killed ? -SIGKILL : 7);
     living.erase(living.begin() + static_cast<std::ptrdiff_t>(index));
   };
-  while (started < kAll || !living.empty()) {
+  while ((started < kAll || !living.empty()) && !HasFatalFailure()) {
     if (started < kAll && living.size() < kAtOnce) {
-      const int pause_us = static_cast<int>(random() % 3000);
-      living.push_back(std::make_unique<Process>(
-          ProcessOptions{.start = GetParam()},
-          [](int us) {
-            usleep(static_cast<unsigned>(us));
-            return ExitCode{7};
-          },
-          pause_us));
-      living.back()->start();
-      ++started;
+      start_one();
     } else {
       end_one(random() % living.size());
     }
   }
-  EXPECT_GT(killed, 0);
 }
 
 TEST(InitTest, BesideEightBusyThreadsFiveThousandChildrenAreStarted) {
