@@ -98,7 +98,7 @@ void after_fork(Action action) {
   while (!place->compare_exchange_weak(taken, fresh.get(), std::memory_order_acq_rel)) {
     if (taken != nullptr) place = &std::exchange(taken, nullptr)->next;
   }
-  static_cast<void>(fresh.release());
+  fresh.release();  // NOLINT(bugprone-unused-return-value): the list has it
 }
 
 namespace start {
