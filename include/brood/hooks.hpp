@@ -11,8 +11,8 @@ namespace brood {
 // handlers of std::atexit and the destructors of static objects. Children run what they register
 // themselves, never what their parent did; nor does a child that the host forks by itself.
 //
-//   Threads:   any.
-//   Blocking:  no.
+//   Threads:   any, also while others start processes.
+//   Blocking:  for moments, while another thread forks.
 //   Ownership: the action is destroyed after its call.
 //   Errors:    Error if there is nothing to call, std::bad_alloc. An exception that leaves the
 //   action

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
@@ -14,6 +13,7 @@
 #include "brood/log.hpp"
 #include "start/demangle.hpp"
 #include "sys/identity.hpp"
+#include "sys/process.hpp"
 
 namespace brood {
 
@@ -21,7 +21,7 @@ namespace {
 
 using Action = std::function<void()>;
 
-// Both lists are changed by a single store, never by a lock: a child that is forked meanwhile finds
+// Both lists are changed by a single store, without a lock: a child that is forked meanwhile finds
 // them whole. What it inherits and must not run stays where it is, since its destructor is the
 // parent's business too.
 
@@ -83,7 +83,7 @@ void run_last_exit_action() {
 void at_exit(Action action) {
   require_something(action);
   std::unique_ptr<ExitAction> fresh(new ExitAction{std::move(action), sys::process_token()});
-  if (std::atexit(run_last_exit_action) != 0) throw std::bad_alloc();
+  if (sys::at_exit(run_last_exit_action) != 0) throw std::bad_alloc();
   ExitAction* const added = fresh.release();
   added->below = last_exit_action.load(std::memory_order_relaxed);
   while (!last_exit_action.compare_exchange_weak(added->below, added, std::memory_order_release)) {
@@ -98,7 +98,7 @@ void after_fork(Action action) {
   while (!place->compare_exchange_weak(taken, fresh.get(), std::memory_order_acq_rel)) {
     if (taken != nullptr) place = &std::exchange(taken, nullptr)->next;
   }
-  static_cast<void>(fresh.release());
+  fresh.release();  // NOLINT(bugprone-unused-return-value): the list has it
 }
 
 namespace start {

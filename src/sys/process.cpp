@@ -17,15 +17,21 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 
 #include "sys/clock.hpp"
 #include "sys/futex.hpp"
 #include "sys/memory.hpp"
+#include "sys/process_mutex.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::sys {
 
 namespace {
+
+// The C library locks its list of exit handlers and forgets to unlock it in a forked child, which
+// would then hang in its first use of the list.
+constinit ProcessMutex changing_exit_handlers;
 
 constexpr int kPidfdType = 3;  // P_PIDFD, which older headers lack
 
@@ -171,7 +177,11 @@ long fork_loud(Fd& pidfd) noexcept {
   HeldChild held;
   if (!held.usable()) return -ENOMEM;
   const int parent = process_id();
-  const pid_t pid = ::fork();
+  pid_t pid = 0;
+  {
+    const std::lock_guard lock(changing_exit_handlers);
+    pid = ::fork();
+  }
   if (pid < 0) return -errno;
   if (pid == 0) {
     held.wait(parent);
@@ -192,6 +202,7 @@ long fork_loud(Fd& pidfd) noexcept {
   Detour detour;
   auto* stack = static_cast<std::byte*>(map_private(kStackBytes));
   if (stack == nullptr) return -ENOMEM;
+  const std::lock_guard lock(changing_exit_handlers);
   if (__builtin_setjmp(detour.resume) != 0) {
     while (parent_id() == detour.helper) sleep_ns(20'000);
     return 0;
@@ -318,6 +329,11 @@ int usable_cpus() noexcept {
   int count = 0;
   for (long i = 0; i < bytes; ++i) count += __builtin_popcount(mask[i]);
   return std::max(count, 1);
+}
+
+int at_exit(void (*handler)()) noexcept {
+  const std::lock_guard lock(changing_exit_handlers);
+  return ::atexit(handler) == 0 ? 0 : -ENOMEM;
 }
 
 void at_exit_first(void (*hook)(int status, void* context)) noexcept { ::on_exit(hook, nullptr); }

@@ -88,6 +88,9 @@ void set_process_name(const char* name) noexcept;
 int usable_cpus() noexcept;
 
 [[noreturn]] void exit_now(int code) noexcept;
+// As std::atexit, but never under way in another thread while one of the copies above is made: the
+// child's own end would hang. 0 or -ENOMEM.
+int at_exit(void (*handler)()) noexcept;
 // Has `hook` called at the end of exit() with its status, before handlers registered earlier.
 void at_exit_first(void (*hook)(int status, void* context)) noexcept;
 
