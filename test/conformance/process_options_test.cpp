@@ -116,7 +116,7 @@ TEST_P(ProcessOptionsTest, Limits) {
   EXPECT_EQ(status_with(with, has_them), 0);
   with.rlimits = {{Resource::cpu_seconds, 1, 2}};
   const auto spin = [] {
-    for (volatile int i = 0;;) i = i + 1;
+    for (volatile unsigned i = 0;;) i = i + 1;
   };
   EXPECT_EQ(status_with(with, spin), -SIGXCPU);
   with.rlimits = {{Resource::open_files, 100, 50}};
