@@ -24,8 +24,9 @@ RANK = {
     "channel": 2,
     "warden": 3,
     "start": 4,
-    "manager": 5,
-    "pool": 5,
+    "shared": 5,
+    "pool": 6,
+    "manager": 6,
 }
 
 # Public headers that belong to a layer; all others are vocabulary that any layer may use.
@@ -39,9 +40,12 @@ PUBLIC_LAYER = {
     "brood/log.hpp": "start",
     "brood/pool.hpp": "pool",
     "brood/future.hpp": "pool",
-    "brood/queue.hpp": "channel",
-    "brood/pipe.hpp": "channel",
-    "brood/listener.hpp": "channel",
+    "brood/queue.hpp": "shared",
+    "brood/pipe.hpp": "shared",
+    "brood/locks.hpp": "shared",
+    "brood/shared.hpp": "shared",
+    "brood/fd.hpp": "shared",
+    "brood/listener.hpp": "shared",
     "brood/manager.hpp": "manager",
     "brood/brood.hpp": None,
 }

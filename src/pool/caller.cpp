@@ -13,7 +13,6 @@
 #include "brood/pool.hpp"
 #include "pool/call.hpp"
 #include "pool/idle.hpp"
-#include "pool/look_time.hpp"
 #include "pool/records.hpp"
 #include "pool/reply.hpp"
 #include "pool/stats.hpp"
@@ -25,6 +24,7 @@
 #include "start/current.hpp"
 #include "start/fork.hpp"
 #include "start/init.hpp"
+#include "start/look_time.hpp"
 #include "start/nursery.hpp"
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
@@ -515,7 +515,7 @@ class PoolCaller final : public detail::PoolCore {
   int supervisor_pid_ = 0;
   sys::Fd supervisor_pidfd_;
   std::atomic<bool> supervisor_gone_{false};
-  pool::LookTime look_time_;
+  start::LookTime look_time_;
   std::unique_ptr<pool::Records> records_;  // always, once constructed
 };
 

@@ -99,6 +99,7 @@ class Supervisor {
       : start_(start),
         view_(start.view),
         owners_(start.view.owners()),
+        family_owners_(start.family->owners, start.family->lives),
         header_(start.view.supervisor()),
         shared_(start.view.shared()),
         retry_ring_(header_.retry_ring, view_.retry_cells()),
@@ -333,6 +334,7 @@ class Supervisor {
     if (slot == 0) return false;
     const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
     if (!id) return false;
+    const std::optional<OwnerId> member = family_owners_.claim(sys::process_id());
     clear_desk(view_.desk(slot));
     shm::WorkerEntry& entry = view_.entry(slot);
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
@@ -340,6 +342,7 @@ class Supervisor {
                              start_.segment_fd,
                              start_.arena_limit_bytes,
                              *id,
+                             member,
                              sys::process_id(),
                              reinterpret_cast<std::byte*>(start_.family),
                              sizeof *start_.family,
@@ -355,6 +358,7 @@ class Supervisor {
     }
     if (pid < 0) {
       owners_.release(*id);
+      if (member) family_owners_.release(*member);
       entry.role.store(WorkerRole::none, std::memory_order_relaxed);
       // The system may recover; a pool that has workers goes on with them.
       back_off();
@@ -366,7 +370,8 @@ class Supervisor {
     owners_.settle(*id, static_cast<std::int32_t>(pid));
     entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
     top_slot_ = std::max<std::uint16_t>(top_slot_, static_cast<std::uint16_t>(slot + 1));
-    announce(static_cast<std::int32_t>(pid), pidfd.get());
+    if (member) family_owners_.settle(*member, static_cast<std::int32_t>(pid));
+    announce(static_cast<std::int32_t>(pid), pidfd.get(), member);
     Tenant& tenant = tenants_[slot];
     tenant = Tenant{};
     tenant.state = TenantState::starting;
@@ -382,11 +387,13 @@ class Supervisor {
   }
 
   // If we die, the warden ends the workers that the kernel does not end for us.
-  void announce(std::int32_t pid, int pidfd) const noexcept {
+  void announce(std::int32_t pid, int pidfd, std::optional<OwnerId> member) const noexcept {
     warden::Announcement said;
     said.kind = warden::MemberKind::worker;
     said.pid = pid;
     said.parent_pid = sys::process_id();
+    said.owner = member.value_or(OwnerId{});
+    said.has_owner = member ? 1 : 0;
     sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), pidfd, false);
   }
 
@@ -560,6 +567,7 @@ class Supervisor {
   SupervisorStart start_;
   PoolView view_;
   shm::OwnerTable owners_;
+  shm::OwnerTable family_owners_;
   shm::SupervisorHeader& header_;
   shm::SharedHeader& shared_;
   shm::Arena inbox_;
@@ -640,7 +648,9 @@ void clear_desk(shm::WorkerDesk& desk) noexcept {
 void supervisor_main(const SupervisorStart& start) noexcept {
   handler_control.store(&start.view.shared().control, std::memory_order_relaxed);
   asked_to_end.store(false, std::memory_order_relaxed);
-  const std::array keep = {start.segment_fd, start.warden_socket};
+  const warden::ObjectSpace* const space = warden::ObjectSpace::inherited();
+  const std::array keep = {start.segment_fd, start.warden_socket,
+                           space != nullptr ? space->segment_fd() : -1};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "pool/idle.hpp"
-#include "pool/look_time.hpp"
 #include "pool/ring.hpp"
 #include "pool/view.hpp"
+#include "start/look_time.hpp"
 
 namespace brood::pool {
 
@@ -43,7 +43,7 @@ class WorkSearch {
   RingReader ring_;
   RingReader retry_ring_;
   int most_looking_;
-  LookTime look_time_;
+  start::LookTime look_time_;
 };
 
 }  // namespace brood::pool

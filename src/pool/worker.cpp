@@ -23,6 +23,7 @@
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
+#include "warden/object_space.hpp"
 
 namespace brood::pool {
 
@@ -346,7 +347,9 @@ void worker_main(const WorkerStart& start) noexcept {
   // The supervisor may have died before that took effect.
   if (sys::parent_id() != start.supervisor_pid) sys::exit_now(0);
 
-  const std::array keep = {start.segment_fd};
+  warden::ObjectSpace* const space = warden::ObjectSpace::inherited();
+  const std::array keep = {start.segment_fd, space != nullptr ? space->segment_fd() : -1,
+                           space != nullptr ? space->socket() : -1};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,
@@ -360,6 +363,8 @@ void worker_main(const WorkerStart& start) noexcept {
     if (sys::make_read_only(start.view.at(zone.offset), zone.bytes) < 0) sys::exit_now(1);
   }
   sys::make_read_only(start.family_base, start.family_bytes);
+  warden::ObjectSpace::enter_worker(start.member.value_or(shm::OwnerId{}),
+                                    start.member.has_value());
 
   crash_pid = sys::process_id();
   crash_desk = &start.view.desk(start.me.slot);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "pool/view.hpp"
@@ -13,6 +14,7 @@ struct WorkerStart {
   int segment_fd = -1;
   std::size_t arena_limit_bytes = 0;
   shm::OwnerId me;
+  std::optional<shm::OwnerId> member;  // its place in the family, if there was one
   int supervisor_pid = 0;
   std::byte* family_base = nullptr;  // the family's segment, which workers only read
   std::size_t family_bytes = 0;

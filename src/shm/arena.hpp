@@ -81,6 +81,23 @@ class Arena {
   // far as earlier calls have seen; returns how many remain.
   std::size_t give_back(std::int64_t now_ns, std::int64_t idle_ns) noexcept;
 
+  // Calls visit(BlockRef, OwnerId, std::span<std::byte>) for each block that is there all the time;
+  // others may or may not be among them.
+  template <class Visit>
+  void for_each_block(Visit&& visit) const {
+    const std::uint32_t end = known_pages();
+    for (PageIndex page = 0; page < end; ++page) {
+      const std::uint32_t blocks = blocks_in(page);
+      for (std::uint32_t i = 0; i < blocks; ++i) {
+        const BlockRef ref = block_at(page, i);
+        if (!ref) continue;
+        const std::optional<OwnerId> holder = owner(ref);
+        const std::span<std::byte> bytes = resolve(ref);
+        if (holder && !bytes.empty()) visit(ref, *holder, bytes);
+      }
+    }
+  }
+
   struct Stats {
     std::size_t live_blocks = 0;
     std::size_t live_bytes = 0;  // capacity, not what was asked for
@@ -133,6 +150,10 @@ class Arena {
   Allocation allocate_large(std::size_t bytes, bool zeroed) noexcept;
   Allocation allocate_run(std::uint32_t count, bool zeroed) noexcept;
   Allocation build_run(PageIndex head, std::uint32_t pages, bool zeroed) noexcept;
+
+  // arena_sweep.cpp: walking
+  std::uint32_t blocks_in(PageIndex page) const noexcept;
+  BlockRef block_at(PageIndex page, std::uint32_t index) const noexcept;
 
   // arena_pages.cpp: pages
   arena::RegionHeader& header() const noexcept;

@@ -145,6 +145,22 @@ std::size_t Arena::give_back(std::int64_t now_ns, std::int64_t idle_ns) noexcept
   return remaining;
 }
 
+// How many blocks the page may have.
+std::uint32_t Arena::blocks_in(PageIndex page) const noexcept {
+  const PageWord seen = word(page);
+  if (seen.kind() == PageKind::slab) return slots_in(seen.size_class());
+  return seen.kind() == PageKind::run_head ? 1 : 0;
+}
+
+BlockRef Arena::block_at(PageIndex page, std::uint32_t index) const noexcept {
+  const PageWord seen = word(page);
+  if (seen.kind() == PageKind::run_head) return make_ref(page, 0, seen.first_block_generation());
+  if (seen.kind() != PageKind::slab || index >= slots_in(seen.size_class())) return {};
+  const SlotWord slot = load_slot(slot_words(page)[index]);
+  if (!slot.is_owned()) return {};
+  return make_ref(page, index << seen.size_class(), slot.generation());
+}
+
 Arena::Stats Arena::stats() const noexcept {
   Stats result;
   const std::uint32_t end = known_pages();

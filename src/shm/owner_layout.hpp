@@ -4,6 +4,7 @@
 // epoch   counts the tenants of a slot, so that a name of a former tenant is recognised.
 // life    a robust word: the kernel marks it within about 0.1 ms of its owner's death. That is an
 //         early sign, never proof: the process may still run other threads.
+// note    beside the life: 1 once the warden has been told of the tenant.
 // proof   its pidfd is readable. Only then may what it owned be taken.
 //
 // One word says whose a slot is:

@@ -24,6 +24,7 @@ std::optional<OwnerId> OwnerTable::claim_slot(std::uint16_t slot,
   }
   // The former tenant's mark must not be taken for the new one's; the slot is ours alone here.
   lives_[slot].life.word.store(0, std::memory_order_relaxed);
+  lives_[slot].life.note.store(0, std::memory_order_relaxed);
   return OwnerId{slot, epoch};
 }
 

@@ -213,11 +213,11 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
   }));
 }
 
-// "--brood-spawned=line,certificate,bytes,slot,epoch,socket,segment,asker,others..."
+// "--brood-spawned=line,certificate,bytes,slot,epoch,socket,segment,objects,asker,others..."
 [[noreturn]] void execute_afresh(const Newborn& newborn) {
   const warden::Family& family = *warden::Family::current();
   std::vector<int> kept = {newborn.line, newborn.certificate_file, family.socket(),
-                           family.segment_fd()};
+                           family.segment_fd(), family.objects_fd()};
   kept.insert(kept.end(), passed_descriptors().begin(), passed_descriptors().end());
   for (const int fd : kept) require(sys::keep_across_exec(fd), "keeping a descriptor across exec");
   std::string argument(kSpawnedArgument);
@@ -227,6 +227,7 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
         std::uint64_t{newborn.owner.slot}, std::uint64_t{newborn.owner.epoch},
         static_cast<std::uint64_t>(family.socket()),
         static_cast<std::uint64_t>(family.segment_fd()),
+        static_cast<std::uint64_t>(family.objects_fd()),
         static_cast<std::uint64_t>(newborn.asker_pid)}) {
     argument += std::to_string(number) + ",";
   }
@@ -263,10 +264,11 @@ void become_newborn(const warden::Birth& birth, Newborn& newborn) {
 
   warden::Family* family = warden::Family::inherited();
   if (family == nullptr) throw std::runtime_error("its family is gone");
-  std::vector<int> keep = {birth.line, family->socket(), family->segment_fd()};
+  std::vector<int> keep = {birth.line, family->socket(), family->segment_fd(),
+                           family->objects_fd()};
   for (const sys::Fd& fd : fds) keep.push_back(fd.get());
   sys::close_all_but(keep);
-  require(warden::Family::remain_in_newborn(), "finding the warden");
+  require(warden::Family::remain_in_newborn(birth.owner), "finding the warden");
 
   newborn.certificate =
       decode<Certificate>(read_certificate(fds[0].get(), passport.certificate_bytes));
@@ -340,19 +342,20 @@ void be_born_if_spawned() noexcept {
   try {
     const std::vector<std::string> arguments = sys::command_line();
     const std::vector<std::uint64_t> numbers = numbers_in(spawned_argument(arguments));
-    constexpr std::size_t kFixed = 8;
+    constexpr std::size_t kFixed = 9;
     // Somebody else has called us with our argument.
     if (numbers.size() < kFixed || !sys::is_open(static_cast<int>(numbers[0]))) return;
     newborn.line = static_cast<int>(numbers[0]);
     newborn.certificate_file = static_cast<int>(numbers[1]);
     newborn.certificate_bytes = numbers[2];
-    newborn.asker_pid = static_cast<int>(numbers[7]);
+    newborn.asker_pid = static_cast<int>(numbers[8]);
     newborn.owner = {static_cast<std::uint16_t>(numbers[3]),
                      static_cast<std::uint16_t>(numbers[4])};
     newborn.certificate =
         decode<Certificate>(read_certificate(newborn.certificate_file, newborn.certificate_bytes));
     sys::close_fd(newborn.certificate_file);
-    warden::Family::remain_after_exec(sys::Fd(static_cast<int>(numbers[6])),
+    warden::Family::remain_after_exec(newborn.owner, sys::Fd(static_cast<int>(numbers[6])),
+                                      sys::Fd(static_cast<int>(numbers[7])),
                                       sys::Fd(static_cast<int>(numbers[5])));
     for (std::size_t i = kFixed; i < numbers.size(); ++i) {
       passed_descriptors().push_back(static_cast<int>(numbers[i]));

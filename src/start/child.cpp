@@ -117,15 +117,25 @@ void Child::take_status() noexcept {
     } else {
       sys::ExitStatus taken;
       if (sys::reap(record_.pidfd.get(), taken) == 1) status_ = taken;
-      // As the warden does for those it has heard of: this one may have died before it was.
-      if (warden::Family* family = warden::Family::current()) {
-        family->owners().mark_dead(record_.owner);
-        family->owners().release(record_.owner);
-      }
+      announce_the_dead();
     }
     ended_ = true;
   }
   forget(*this);
+}
+
+// It may have died before it could tell the warden that it was there: what it held is still held.
+void Child::announce_the_dead() const noexcept {
+  warden::Family* family = warden::Family::current();
+  if (family == nullptr) return;
+  const shm::OwnerId owner = record_.owner;
+  if (family->owners().life(owner.slot).note.load(std::memory_order_acquire) != 0) return;
+  warden::Announcement said;
+  said.pid = record_.pid;
+  said.parent_pid = sys::process_id();
+  said.owner = owner;
+  said.has_owner = 1;
+  sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), record_.pidfd.get(), true);
 }
 
 std::optional<sys::ExitStatus> Child::status() const {

@@ -64,6 +64,7 @@ class Child {
 
  private:
   void take_status() noexcept;
+  void announce_the_dead() const noexcept;
 
   const ChildRecord record_;
   const std::uint64_t token_;  // of the process that started it

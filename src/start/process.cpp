@@ -45,8 +45,8 @@ void take_options(const ForkedLife& life) noexcept {
     start::take_descriptors(life.preparation->descriptors);
     if (life.settings.close_fds) {
       std::vector<int> keep = life.settings.keep_fds;
-      keep.insert(keep.end(),
-                  {family.socket(), family.segment_fd(), family.warden_pidfd(), life.line.get()});
+      keep.insert(keep.end(), {family.socket(), family.segment_fd(), family.objects_fd(),
+                               family.warden_pidfd(), life.line.get()});
       sys::close_all_but(keep);
     }
     start::take_on(life.preparation->surroundings);
@@ -58,7 +58,7 @@ void take_options(const ForkedLife& life) noexcept {
 
 // noexcept: nothing may lead from here into the copy of the code that called start().
 [[noreturn]] void forked_main(ProcessTarget& target, const ForkedLife& life) noexcept {
-  warden::Family::remain_in_child();
+  warden::Family::remain_in_child(life.owner);
   start::become_child({.process_name = life.settings.name.c_str()});
   warden::Family& family = *warden::Family::current();
   sys::hold_until_death(family.owners().life(life.owner.slot));
@@ -71,6 +71,7 @@ void take_options(const ForkedLife& life) noexcept {
   said.owner = life.owner;
   said.has_owner = 1;
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
+  family.owners().life(life.owner.slot).note.store(1, std::memory_order_release);
   if (life.settings.daemon && !watched) sys::exit_now(1);
   if (life.preparation != nullptr) take_options(life);
   const std::string parent_name = life.parent_name;

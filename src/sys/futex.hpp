@@ -45,7 +45,8 @@ inline constexpr std::uint32_t kFutexWaiters = 0x80000000;
 // the kernel when that process dies; no code of ours follows them.
 struct RobustWord {
   FutexWord word;  // 0: free, else the owner's thread id; the kernel adds kFutexOwnerDied
-  std::uint32_t reserved[5];
+  FutexWord note;  // its owner's, for whatever it has to say; the kernel does not look at it
+  std::uint32_t reserved[4];
   void* previous;
   void* next;
 };

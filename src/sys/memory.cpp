@@ -107,6 +107,10 @@ int make_read_only(void* address, std::size_t bytes) noexcept {
   return status(call(SYS_mprotect, address, bytes, PROT_READ));
 }
 
+int make_writable(void* address, std::size_t bytes) noexcept {
+  return status(call(SYS_mprotect, address, bytes, PROT_READ | PROT_WRITE));
+}
+
 void advise_huge_pages(void* address, std::size_t bytes) noexcept {
   call(SYS_madvise, address, bytes, MADV_HUGEPAGE);
 }

@@ -63,6 +63,7 @@ void unmap(void* address, std::size_t bytes) noexcept;
 
 // From now on this process can only read [address, address + bytes). 0 or -errno.
 int make_read_only(void* address, std::size_t bytes) noexcept;
+int make_writable(void* address, std::size_t bytes) noexcept;
 
 // Asks for large pages there, where the system has them.
 void advise_huge_pages(void* address, std::size_t bytes) noexcept;

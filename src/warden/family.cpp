@@ -9,6 +9,7 @@
 #include "brood/error.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
+#include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
 #include "sys/syscall.hpp"
@@ -47,7 +48,19 @@ class FoundingLock {
   }
 };
 
+// 0: not set; then it is what the machine has.
+std::atomic<std::size_t> the_object_limit{0};
+
+std::size_t object_limit() noexcept {
+  const std::size_t limit = the_object_limit.load(std::memory_order_relaxed);
+  return limit != 0 ? limit : sys::physical_memory();
+}
+
 }  // namespace
+
+void Family::limit_objects(std::size_t bytes) noexcept {
+  the_object_limit.store(bytes, std::memory_order_relaxed);
+}
 
 Family* Family::current() noexcept {
   Family* family = the_family.load(std::memory_order_acquire);
@@ -115,9 +128,10 @@ void Family::found(BirthFn birth, bool copy_threads) {
       static_cast<int>(sys::require(sys::open_pidfd(self), "opening a pidfd of this process")));
   // A sandbox may forbid what ends processes: better not to start any.
   sys::require(sys::send_signal(host_pidfd.get(), 0), "signalling a process by its pidfd");
-  start_warden(
-      {&layout(), wardens_end.get(), host_pidfd.get(), self, birth, socket_.get(), segment_.fd()},
-      copy_threads);
+  space_.found(layout(), socket_.get(), object_limit());
+  start_warden({&layout(), wardens_end.get(), host_pidfd.get(), self, birth, socket_.get(),
+                segment_.fd(), space_.segment()},
+               copy_threads);
 }
 
 void Family::start_warden(const WardenStart& start, bool copy_threads) {
@@ -146,7 +160,7 @@ void Family::start_warden(const WardenStart& start, bool copy_threads) {
   }
 }
 
-int Family::remain_in_newborn() noexcept {
+int Family::remain_in_newborn(shm::OwnerId me) noexcept {
   Family* family = the_family.load(std::memory_order_acquire);
   if (family == nullptr) return -ESRCH;
   const int warden = sys::parent_id();
@@ -155,27 +169,30 @@ int Family::remain_in_newborn() noexcept {
   family->warden_pidfd_.reset(pidfd);
   family->warden_pid_ = warden;
   family->member_token_ = sys::process_token();
+  family->space_.enter(me, family->socket_.get());
   return 0;
 }
 
 int Family::move_descriptors_above(int number) noexcept {
-  for (sys::Fd* fd : {&socket_, &warden_pidfd_, &segment_.file()}) {
+  for (sys::Fd* fd : {&socket_, &warden_pidfd_, &segment_.file(), &space_.segment_file()}) {
     const int moved = sys::move_above(fd->get(), number);
     if (moved < 0) return moved;
     fd->release();
     fd->reset(moved);
   }
+  space_.move_descriptors(socket_.get());
   return 0;
 }
 
-void Family::remain_after_exec(sys::Fd segment, sys::Fd socket) {
+void Family::remain_after_exec(shm::OwnerId me, sys::Fd segment, sys::Fd objects, sys::Fd socket) {
   std::unique_ptr<Family> family(new Family);
   family->segment_ = shm::Segment(std::move(segment), sizeof(shm::FamilyLayout));
   family->owners_ = shm::OwnerTable(family->layout().owners, family->layout().lives);
   family->socket_ = std::move(socket);
+  family->space_.find(family->layout(), family->socket_.get(), std::move(objects), object_limit());
   family->has_nursery_ = true;
   the_family.store(family.get(), std::memory_order_release);
-  sys::require(remain_in_newborn(), "opening a pidfd of the warden");
+  sys::require(remain_in_newborn(me), "opening a pidfd of the warden");
   static_cast<void>(family.release());
 }
 
@@ -189,9 +206,11 @@ bool Family::warden_lost() const noexcept {
 
 Family* Family::inherited() noexcept { return the_family.load(std::memory_order_acquire); }
 
-void Family::remain_in_child() noexcept {
+void Family::remain_in_child(shm::OwnerId me) noexcept {
   Family* family = the_family.load(std::memory_order_acquire);
-  if (family != nullptr) family->member_token_ = sys::process_token();
+  if (family == nullptr) return;
+  family->member_token_ = sys::process_token();
+  family->space_.enter(me, family->socket_.get());
 }
 
 void Family::disband() noexcept {

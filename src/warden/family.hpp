@@ -8,6 +8,7 @@
 #include "shm/owner_table.hpp"
 #include "shm/segment.hpp"
 #include "sys/fd.hpp"
+#include "warden/object_space.hpp"
 #include "warden/protocol.hpp"
 #include "warden/warden.hpp"
 
@@ -26,15 +27,17 @@ class Family {
   // nursery. `copy_threads`: this process has threads already, and the user accepts what that
   // means.
   static Family& found_with_nursery(BirthFn birth, bool copy_threads);
+  // The most memory that objects take in a family founded from now on.
+  static void limit_objects(std::size_t bytes) noexcept;
   // The same without founding; nullptr if there is none.
   static Family* current() noexcept;
   // In a child that brood has started: it belongs to the parent's family.
-  static void remain_in_child() noexcept;
+  static void remain_in_child(shm::OwnerId me) noexcept;
   // The same in a child of the warden, to whose copy of the founder's memory this object belongs.
   // 0 or -errno.
-  static int remain_in_newborn() noexcept;
+  static int remain_in_newborn(shm::OwnerId me) noexcept;
   // The same after exec, from what was left open.
-  static void remain_after_exec(sys::Fd segment, sys::Fd socket);
+  static void remain_after_exec(shm::OwnerId me, sys::Fd segment, sys::Fd objects, sys::Fd socket);
   // What this process's memory holds of a family, also if it is its parent's.
   static Family* inherited() noexcept;
   // Ends the warden of a family whose objects are all gone. For tests that count processes.
@@ -49,6 +52,7 @@ class Family {
   }
   [[nodiscard]] int socket() const noexcept { return socket_.get(); }
   [[nodiscard]] int segment_fd() const noexcept { return segment_.fd(); }
+  [[nodiscard]] int objects_fd() const noexcept { return space_.segment_fd(); }
   [[nodiscard]] int warden_pidfd() const noexcept { return warden_pidfd_.get(); }
   [[nodiscard]] int warden_pid() const noexcept { return warden_pid_; }
   [[nodiscard]] bool has_nursery() const noexcept { return has_nursery_; }
@@ -60,6 +64,7 @@ class Family {
   void start_warden(const WardenStart& start, bool copy_threads);
 
   shm::Segment segment_;
+  ObjectSpace space_;
   shm::OwnerTable owners_;
   sys::Fd socket_;
   sys::Fd warden_pidfd_;

@@ -31,6 +31,7 @@ enum class Request : std::uint32_t {
   none = 0,
   birth = 1,         // a child is asked for; the line is passed along (see above)
   end_children = 2,  // those of `parent_pid`, which is about to be killed, and theirs
+  collect = 3,       // nobody holds some object any more that a frame may still name
 };
 
 // One datagram. Without a request it announces a member, with a pidfd of it passed along. One-way:

@@ -6,6 +6,8 @@
 #include <memory>
 #include <new>
 
+#include "channel/burial.hpp"
+#include "shm/objects.hpp"
 #include "shm/owner_table.hpp"
 #include "sys/clock.hpp"
 #include "sys/epoll.hpp"
@@ -27,6 +29,11 @@ constexpr std::int64_t kSupervisorGraceNs = 300'000'000;
 constexpr std::int64_t kLookAfterNs = 100'000'000;
 // After the host's death all is to be gone within a second.
 constexpr std::int64_t kLastStandNs = 800'000'000;
+// Objects that may have become nobody's are looked for together.
+constexpr std::int64_t kCollectAfterNs = 20'000'000;
+// Idle memory of theirs goes back; after the last sign of use it is looked for so often more.
+constexpr std::int64_t kTrimAfterNs = 1'000'000'000;
+constexpr int kTrims = 4;
 
 struct Member {
   Announcement said;
@@ -53,6 +60,9 @@ class Warden {
     Announcement host;
     host.kind = MemberKind::host;
     host.pid = start_.host_pid;
+    host.owner = {shm::kHostSlot, 1};
+    host.has_owner = 1;
+    objects_.attach(start_.objects.region(), {shm::kWardenSlot, 1});
     return enlist(host, sys::Fd(start_.host_pidfd)) != nullptr;
   }
 
@@ -69,6 +79,7 @@ class Warden {
         }
       }
       look_after_unheard();
+      look_after_objects();
       kill_condemned();
       // Processes that outlive the host may still need a warden.
       if (host_gone_ && !anyone_left() && nobody_is_coming()) return;
@@ -125,7 +136,9 @@ class Warden {
           said.kind > MemberKind::worker) {
         continue;
       }
-      if (said.request == Request::end_children) {
+      if (said.request == Request::collect) {
+        collect_soon();
+      } else if (said.request == Request::end_children) {
         end_children(said.parent_pid, sender.user_id);
       } else if (said.request == Request::birth && pidfd) {
         bear(said, std::move(pidfd), sender.pid);
@@ -181,17 +194,57 @@ class Warden {
     const Announcement said = member.said;
     reap_own(member);
     let_go(member);
-    owners_.release_claims_of(said.pid);
-    if (said.has_owner != 0) {
-      owners_.mark_dead(said.owner);
-      owners_.release(said.owner);
-    }
+    bury_claims_of(said.pid);
+    if (said.has_owner != 0) bury_owner(said.owner);
     if (said.kind == MemberKind::host) host_gone_ = true;
     for (std::size_t i = 0; i < used_; ++i) {
       Member& other = members_[i];
       if (other.pidfd && other.said.parent_pid == said.pid && other.ends_with_parent()) {
         condemn(other);
       }
+    }
+  }
+
+  // ---- what the dead held
+
+  // A place in the family is free again when nothing names its last tenant any more.
+  void bury_owner(shm::OwnerId owner) noexcept {
+    if (owner.slot >= owners_.size()) return;
+    const shm::OwnerWord word = owners_.look(owner.slot);
+    if (word.epoch != owner.epoch || word.state == shm::OwnerState::free) return;
+    owners_.mark_dead(owner);
+    if (objects_.bury(owner, channel::bury_in)) collect_soon();
+    trims_left_ = kTrims;
+    owners_.release(owner);
+  }
+
+  // Places for children that the dead was about to start. It may have held things for them already.
+  void bury_claims_of(std::int32_t registrar_pid) noexcept {
+    for (std::size_t slot = 0; slot < owners_.size(); ++slot) {
+      const shm::OwnerWord word = owners_.look(static_cast<std::uint16_t>(slot));
+      if (word.state != shm::OwnerState::claimed || word.pid != registrar_pid) continue;
+      bury_owner({static_cast<std::uint16_t>(slot), word.epoch});
+    }
+  }
+
+  void collect_soon() noexcept {
+    if (collect_at_ns_ == 0) collect_at_ns_ = sys::now_ns() + kCollectAfterNs;
+    trims_left_ = kTrims;
+  }
+
+  void look_after_objects() noexcept {
+    const std::int64_t now = sys::now_ns();
+    if (collect_at_ns_ != 0 && now >= collect_at_ns_) {
+      collect_at_ns_ = objects_.collect() ? now + kCollectAfterNs : 0;
+    }
+    if (trims_left_ == 0) return;
+    if (trim_at_ns_ == 0) {
+      trim_at_ns_ = now + kTrimAfterNs;
+    } else if (now >= trim_at_ns_) {
+      --trims_left_;
+      const bool done = objects_.arena().give_back(now, kTrimAfterNs) == 0;
+      trim_at_ns_ = done || trims_left_ == 0 ? 0 : now + kTrimAfterNs;
+      if (done) trims_left_ = 0;
     }
   }
 
@@ -252,6 +305,8 @@ class Warden {
 
   [[nodiscard]] std::int64_t next_look_ns() const noexcept {
     std::int64_t next = unheard_ > 0 ? sys::now_ns() + kLookAfterNs : sys::kForever;
+    if (collect_at_ns_ != 0) next = collect_at_ns_ < next ? collect_at_ns_ : next;
+    if (trim_at_ns_ != 0) next = trim_at_ns_ < next ? trim_at_ns_ : next;
     for (std::size_t i = 0; i < used_; ++i) {
       const Member& member = members_[i];
       if (!member.pidfd || member.kill_at_ns == 0) continue;
@@ -288,6 +343,10 @@ class Warden {
   std::size_t used_ = 0;     // members_[used_...] were never written
   std::size_t unheard_ = 0;  // members that events_ does not tell of
   bool host_gone_ = false;
+  shm::Objects objects_;
+  std::int64_t collect_at_ns_ = 0;  // 0: nothing to collect
+  std::int64_t trim_at_ns_ = 0;     // 0: no memory to give back
+  int trims_left_ = 0;
 };
 
 }  // namespace
@@ -295,7 +354,8 @@ class Warden {
 void warden_main(const WardenStart& start) noexcept {
   sys::reset_signals();
   sys::ignore_terminal_signals();
-  const std::array keep = {start.socket, start.host_pidfd, start.member_socket, start.segment_fd};
+  const std::array keep = {start.socket, start.host_pidfd, start.member_socket, start.segment_fd,
+                           start.objects.fd};
   sys::close_all_but(keep);
   // It must not keep a pipe open that the host's reader waits to see closed.
   for (const int stream : {0, 1, 2}) sys::redirect_to_null(stream);

@@ -11,6 +11,7 @@
 #include "shm/arena.hpp"
 #include "shm/family_layout.hpp"
 #include "sys/fd.hpp"
+#include "warden/object_space.hpp"
 
 namespace brood::warden {
 
@@ -31,6 +32,7 @@ struct WardenStart {
   BirthFn birth = nullptr;  // nullptr: this warden is no nursery
   int member_socket = -1;   // the other end of `socket`, for the children
   int segment_fd = -1;      // the family's, for the children
+  ObjectSegment objects = {};
 };
 
 // The life of the warden; never returns.

@@ -9,8 +9,9 @@
 //     static constexpr std::size_t min_size = 16;   // optional: the fewest bytes it can take;
 //                                                   //   absent: fixed_size, else 1
 //     static constexpr bool bulk = false;           // optional: encoding == its object bytes
-//     template <class Out> static void encode(const Handle&, Out&);  // Out: Sizer, then Writer
-//     static Handle decode(Reader&);                // throws DecodeError only
+//     static constexpr bool carries_handles = true; // optional: see object.hpp; absent: as its
+//     parts template <class Out> static void encode(const Handle&, Out&);  // Out: Sizer, then
+//     Writer static Handle decode(Reader&);                // throws DecodeError only
 //   };
 //
 // encode() runs twice, so that size and bytes come from one text: with a Sizer first (left out if

@@ -114,6 +114,7 @@ inline constexpr bool inherits_hook = [] {
 template <class T>
 struct UserCodec {
   using Parts = TypeList<>;  // unknown here: each field is checked where the archive meets it
+  static constexpr bool carries_handles = true;
   static constexpr std::size_t min_size = 0;
 
   template <class Out>

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <cstdint>
 
-namespace brood::pool {
+namespace brood::start {
 
 // A sleeper costs its waker a system call and both some microseconds; a looker costs a processor.
 // So one looks as long as waits have lately been short enough for looking to end them: the time
@@ -29,4 +29,4 @@ class LookTime {
   std::atomic<std::int64_t> ns_{kMostNs};
 };
 
-}  // namespace brood::pool
+}  // namespace brood::start
