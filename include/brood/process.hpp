@@ -66,6 +66,12 @@ class ProcessRef {
 // pools are not among them. Those that have ended are no zombies after this.
 [[nodiscard]] std::vector<ProcessRef> active_children();
 
+// The calling process is not hung (ProcessOptions::hang_timeout). Elsewhere it does nothing; nor in
+// a process that the watched one forked. Costs a look at the clock, no system call.
+//
+//   Threads:   any, and signal handlers. Blocking: never. Errors: none.
+void heartbeat() noexcept;
+
 // Asks for a child that is a copy of the caller: any callable and any arguments then do.
 struct ForkedTag {};
 inline constexpr ForkedTag forked{};
@@ -102,7 +108,10 @@ class ProcessControl {
   // How it died, if a signal killed it.
   [[nodiscard]] std::optional<WorkerDied> death() { return handle_.death(); }
 
-  [[nodiscard]] int pid() const noexcept { return handle_.pid(); }  // 0 before start()
+  // 0 before start(). Of one that is started again: of the one that runs, or ran last.
+  [[nodiscard]] int pid() const noexcept { return handle_.pid(); }
+  // How often it was started again (ProcessOptions::restart).
+  [[nodiscard]] unsigned restarts() const noexcept { return handle_.restarts(); }
   [[nodiscard]] const std::string& name() const { return handle_.name(); }
   [[nodiscard]] bool daemon() const { return handle_.daemon(); }
   // Before start(); Error after it.
@@ -110,6 +119,8 @@ class ProcessControl {
 
   // SIGTERM, SIGINT; kill(): SIGKILL to it and to all that it has started. A process that has ended
   // is not disturbed, nor is a stranger that got its number. Error if it was not started.
+  // After terminate(), interrupt() and kill() it is not started again; what waits to be started
+  // again has then ended. After send_signal() it may be.
   void terminate() { handle_.terminate(); }
   void interrupt() { handle_.interrupt(); }
   void kill() { handle_.kill(); }
