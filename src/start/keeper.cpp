@@ -527,8 +527,15 @@ void KeptProcess::await_change(std::int64_t deadline_ns) const noexcept {
 }
 
 int KeptProcess::order(int signal, bool to_end) const noexcept {
+  constexpr int kTries = 100;
   const warden::KeeperOrder order{signal, to_end ? 1U : 0U};
-  return sys::send_packet(line_.get(), std::as_bytes(std::span(&order, 1)), -1, false);
+  int sent = -EAGAIN;
+  for (int i = 0; i < kTries; ++i) {
+    sent = sys::send_packet(line_.get(), std::as_bytes(std::span(&order, 1)), -1, false);
+    if (sent != -EAGAIN && sent != -ENOBUFS && sent != -ENOMEM) break;
+    sys::sleep_ns(kPauseNs);
+  }
+  return sent;
 }
 
 }  // namespace start

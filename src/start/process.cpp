@@ -37,7 +37,7 @@ struct ForkedLife {
   int parent_pid;
   const std::string& parent_name;
   const start::Preparation* preparation;  // nullptr: it differs from the caller in nothing
-  const sys::Fd& line;                    // to tell on whether that could be had
+  sys::Fd& line;                          // to tell on whether that could be had
   const start::Keeping& keeping;
   sys::Fd (&keepers_line)[2];  // the host's end, and the keeper's
 };
@@ -59,6 +59,8 @@ void take_options(const ForkedLife& life) noexcept {
     start::tell_refused(life.line, e.what());
   }
   start::tell_ready(life.line);
+  // Its end says so, too, should nothing have got through.
+  life.line.reset();
 }
 
 // noexcept: nothing may lead from here into the copy of the code that called start().
@@ -76,8 +78,12 @@ void take_options(const ForkedLife& life) noexcept {
   said.owner = life.owner;
   said.has_owner = 1;
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
-  if (life.settings.daemon && !watched) sys::exit_now(1);
+  if (life.settings.daemon && !life.keeping.wanted && !watched) sys::exit_now(1);
   life.keepers_line[0].reset();
+  // The warden would end what depends on a stranger.
+  if (life.keeping.wanted && !watched) {
+    start::tell_refused(life.keepers_line[1], "the warden of its family could not be told of it");
+  }
   if (life.preparation != nullptr) take_options(life);
   const std::string parent_name = life.parent_name;
   // If it is our parent no more, its number may be somebody else's.
