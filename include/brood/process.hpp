@@ -105,7 +105,8 @@ class ProcessControl {
   // this program reaped the child itself (wait(-1) after a fork from several threads).
   [[nodiscard]] std::optional<int> exit_code() { return handle_.exit_code(); }
 
-  // How it died, if a signal killed it.
+  // How it died, if a signal killed it; `hung` if that was for want of a heartbeat(), `attempts`
+  // with restarts. Of one that was started again, the last time.
   [[nodiscard]] std::optional<WorkerDied> death() { return handle_.death(); }
 
   // 0 before start(). Of one that is started again: of the one that runs, or ran last.
@@ -182,7 +183,8 @@ class ProcessControl {
 //   Errors:    see the members. An exception that leaves the function is printed to stderr by the
 //              child, and ends it with status 1.
 //   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this
-//              process dies, daemons are gone within a second, others go on.
+//              process dies, daemons are gone within a second, others go on. One that is started
+//              again (ProcessOptions::restart) has died when it is not, any more.
 class Process final : public ProcessControl {
  public:
   template <class F, class... Args>

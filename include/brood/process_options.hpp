@@ -54,7 +54,11 @@ struct ResourceLimit {
 // When a process is started again: when its function has failed, that is after death by a signal
 // (not SIGTERM, SIGINT or SIGHUP, which ask it to end), an uncaught exception, an exit status other
 // than 0, and after a hang. Each time it begins as at start(): same function, arguments, name and
-// options, memory as it was then, captured output continued.
+// options, memory as it was then, captured output continued. It says so itself, as a warning (see
+// log.hpp); that it is not started again is said as one, too.
+//
+// Without the process that started it, it runs to its end (a daemon is killed) and is not started
+// again.
 struct Restart {
   unsigned max = 0;                                            // at most so often; 0: never
   std::optional<std::chrono::nanoseconds> per = std::nullopt;  // in any such time; empty: in all

@@ -98,7 +98,7 @@ int Child::pid() const noexcept {
 }
 
 std::optional<KeptProcess::Known> Child::look_at_keeper() const noexcept {
-  if (record_.kept == nullptr) return std::nullopt;
+  if (record_.kept == nullptr || !is_mine()) return std::nullopt;
   return record_.kept->look();
 }
 
