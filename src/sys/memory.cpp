@@ -101,6 +101,12 @@ void* map_private(std::size_t bytes) noexcept {
   return failed(address) ? nullptr : reinterpret_cast<void*>(address);
 }
 
+void* map_shared_page() noexcept {
+  const long address = call(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  return failed(address) ? nullptr : reinterpret_cast<void*>(address);
+}
+
 void unmap(void* address, std::size_t bytes) noexcept { call(SYS_munmap, address, bytes); }
 
 int make_read_only(void* address, std::size_t bytes) noexcept {

@@ -57,6 +57,9 @@ class Mapping {
   std::span<std::byte> bytes_;
 };
 
+// One page that processes forked from this one share with it. nullptr if refused.
+void* map_shared_page() noexcept;
+
 // Private zeroed memory for service processes, which must not use the heap. nullptr if refused.
 void* map_private(std::size_t bytes) noexcept;
 void unmap(void* address, std::size_t bytes) noexcept;

@@ -129,6 +129,24 @@ const Case kCases[] = {
        things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
      },
      [](Things& things) { things.process->start(); }},
+    {"host: start a daemon with a keeper",
+     [](Things& things) {
+       make_pool(things);
+       ProcessOptions options;
+       options.daemon = true;
+       options.restart.max = 3;
+       things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
+     },
+     [](Things& things) { things.process->start(); }},
+    {"host: end a daemon with a keeper",
+     [](Things& things) {
+       ProcessOptions options;
+       options.daemon = true;
+       options.restart.max = 3;
+       things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
+       things.process->start();
+     },
+     [](Things& things) { things.process.reset(); }},
     {"host: init", nothing, [](Things& /*things*/) { init(); }},
     {"host: start and join a process by forkserver",
      [](Things& things) {
@@ -142,6 +160,13 @@ const Case kCases[] = {
        init();
        start_a_first_one();
        things.process.emplace(ProcessOptions{.daemon = true}, wait_for_ever);
+     },
+     [](Things& things) { things.process->start(); }},
+    {"host: start a daemon with a keeper by forkserver",
+     [](Things& things) {
+       init();
+       start_a_first_one();
+       things.process.emplace(ProcessOptions{.daemon = true, .hang_timeout = 1h}, wait_for_ever);
      },
      [](Things& things) { things.process->start(); }},
     {"host: kill a process and what came from it",

@@ -1,5 +1,5 @@
-// A supervisor or a warden is killed after each instruction of what it does about the death of
-// another: nobody hangs, the host is told by a typed error, and nothing is left.
+// A supervisor, a warden or a keeper is killed after each instruction of what it does about the
+// death of another: nobody hangs, the host is told by a typed error, and nothing is left.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -214,6 +214,72 @@ TEST_F(SupervisorStepTest, WhileItStartsTheTaskOfADeadWorkerAgain) {
 }
 TEST_F(SupervisorStepTest, WhileItReplacesAnIdleWorker) {
   step_while_recovering("supervisor: an idle worker died", 0, true);
+}
+
+// ---- the keeper
+
+// Whatever it was at, its process is gone, and the host knows.
+class KeeperStepTest : public ServiceStepTest {
+ protected:
+  KeeperStepTest() {
+    service_ = [](const Host& /*host*/) { return look_at(board->pid.load())->parent; };
+  }
+
+  // `act` is what the host does once it is told to.
+  void step_through(const char* name, const ProcessOptions& options, void (*act)(Process&),
+                    const Outcomes& codes) {
+    program_ = [=](const Gate& gate) {
+      Process p(forked, options, [] {
+        board->attempts.fetch_add(1);
+        board->pid.store(getpid());
+        for (;;) pause();
+      });
+      p.start();
+      HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+      say("ready");
+      if (act != nullptr) {
+        gate.pass();
+        act(p);
+      }
+      p.join();
+      // A dead keeper's status may be its tracer's still.
+      say(std::to_string(p.exit_code().value_or(-SIGKILL)));
+      gate.pass();
+      say(outcome_of([] {
+        Process next(forked, [] {});
+        next.start();
+        next.join();
+        HOST_CHECK(next.exit_code() == 0);
+      }));
+      gate.pass();
+      return 0;
+    };
+    expected_ = {codes, {"value"}};
+    sweep(name);
+  }
+};
+
+TEST_F(KeeperStepTest, WhileItStartsItsProcessAgain) {
+  trigger_ = [](Host& /*host*/) { kill(board->pid.load(), SIGKILL); };
+  is_over_ = [](const Host& /*host*/) {
+    return board->attempts.load() == 2 && is_at_rest(board->pid.load());
+  };
+  step_through("keeper: its process died",
+               {.restart = {.max = 5, .backoff = 0ns}, .hang_timeout = 1h}, nullptr, {"-9"});
+}
+
+TEST_F(KeeperStepTest, WhileItEndsAsItsProcessDid) {
+  trigger_ = [](Host& /*host*/) { kill(board->pid.load(), SIGTERM); };
+  is_over_ = [](const Host& /*host*/) { return false; };  // it ends itself
+  step_through("keeper: its process died for good", {.restart = {.max = 5}}, nullptr,
+               {"-15", "-9"});
+}
+
+TEST_F(KeeperStepTest, WhileItKillsItsProcess) {
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return false; };
+  step_through("keeper: it is told to kill", {.restart = {.max = 5}}, [](Process& p) { p.kill(); },
+               {"-9"});
 }
 
 // ---- the warden

@@ -292,6 +292,56 @@ inline void drop_a_daemon() {
   p.start();
 }
 
+// ---- scenarios of keepers
+
+inline ExitCode fail_at_first() {
+  if (attempts().fetch_add(1) == 0) die_by_kill();
+  heartbeat();
+  return {7};
+}
+// Restarts enough that some may fail for want of a call.
+inline ProcessOptions kept_process(StartMethod method) {
+  FaultyKernel::next_child_is(Role::process);
+  ProcessOptions options{.start = method, .err = Output::null};
+  options.restart = {.max = 4, .backoff = std::chrono::nanoseconds(1000)};
+  options.hang_timeout = kHangGuard;
+  return options;
+}
+
+// By its keeper, after its first failure; 7 is one as well.
+inline void restart_a_process(StartMethod method) {
+  attempts().store(0);
+  Process p(kept_process(method), fail_at_first);
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code().value_or(7) == 7);
+  REQUIRE_RIGHT(p.restarts() >= 1 || !p.exit_code());
+}
+inline void restart_a_forked_process() { restart_a_process(StartMethod::fork); }
+inline void restart_a_born_process() {
+  attempts().store(0);  // before there are copies
+  FaultyKernel::next_child_is(Role::process);
+  init();
+  restart_a_process(StartMethod::forkserver);
+}
+
+inline void end_a_kept_process() {
+  Process p(kept_process(StartMethod::fork), sleep_long, 1);
+  Process hangs({.start = StartMethod::fork, .hang_timeout = std::chrono::milliseconds(50)},
+                sleep_long, 1);
+  p.start();
+  hangs.start();
+  static_cast<void>(p.usage());
+  hangs.join();
+  REQUIRE_RIGHT(hangs.exit_code() == -SIGKILL);
+  for (int i = 0; i < 3 && p.is_alive(); ++i) {
+    p.terminate();
+    static_cast<void>(p.join_for(200ms * kSlowness));
+  }
+  p.kill();
+  p.join();
+}
+
 // ---- scenarios of signals
 
 // A descriptor that wakes waits: it stays.

@@ -53,6 +53,8 @@ Role find_role() noexcept {
     role = the_plan->warden_started.exchange(true) ? role_of_next_child.load() : Role::warden;
   } else if (role_of_parent.load() == Role::supervisor) {
     role = Role::worker;
+  } else if (role_of_parent.load() == Role::process) {
+    role = Role::incarnation;
   } else if (role_of_parent.load() == Role::warden) {
     role = role_of_next_child.load();
   }
@@ -216,7 +218,7 @@ constexpr std::array kExempt = {
 
 const char* name_of(Role role) {
   static constexpr std::array<const char*, kRoles> kNames = {
-      "unknown", "host", "warden", "supervisor", "worker", "process", "other"};
+      "unknown", "host", "warden", "supervisor", "worker", "process", "incarnation", "other"};
   return kNames[static_cast<std::size_t>(role)];
 }
 

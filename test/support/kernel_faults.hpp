@@ -10,8 +10,17 @@
 namespace brood::test {
 
 // What a process of a family is there for.
-enum class Role : std::uint8_t { unknown, host, warden, supervisor, worker, process, other };
-inline constexpr std::size_t kRoles = 7;
+enum class Role : std::uint8_t {
+  unknown,
+  host,
+  warden,
+  supervisor,
+  worker,
+  process,  // or its keeper
+  incarnation,
+  other
+};
+inline constexpr std::size_t kRoles = 8;
 const char* name_of(Role role);
 
 // A kind of call that brood makes, and the errors that a kernel can give it: those of the manual
