@@ -1,7 +1,6 @@
 #include "brood/shared_memory.hpp"
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <limits>
 #include <system_error>
@@ -9,7 +8,6 @@
 
 #include "brood/error.hpp"
 #include "sys/fd.hpp"
-#include "sys/identity.hpp"
 #include "sys/memory.hpp"
 #include "sys/named_memory.hpp"
 #include "sys/random.hpp"
@@ -82,13 +80,6 @@ sys::Fd take_memory(std::size_t bytes, bool leased) {
   throw SystemError(-error, "brood: giving shared memory the name " + quoted(name));
 }
 
-// Once per process: what earlier programs have left does not become more.
-void sweep_once() noexcept {
-  static std::atomic<std::uint64_t> swept_in{0};
-  const std::uint64_t self = sys::process_token();
-  if (swept_in.exchange(self, std::memory_order_relaxed) != self) warden::sweep_names();
-}
-
 }  // namespace
 
 SharedMemory::SharedMemory(std::string name, std::shared_ptr<const detail::NamedMapping> mapping)
@@ -106,7 +97,6 @@ SharedMemory SharedMemory::create(std::string_view name, std::size_t bytes) {
   if (!automatic && sys::look_at_name(std::string(name).c_str(), there) == 0) {
     throw_unnamed(-EEXIST, name);
   }
-  sweep_once();
   const sys::Fd file = take_memory(bytes, automatic);
   for (int guesses = 1;; ++guesses) {
     const std::string wanted = automatic ? automatic_name() : std::string(name);

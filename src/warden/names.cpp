@@ -28,6 +28,29 @@ std::span<const std::byte> bytes_of(const T& message) noexcept {
   return std::as_bytes(std::span(&message, 1));
 }
 
+bool is_automatic(std::string_view name) noexcept {
+  constexpr std::string_view kPrefix = "psm_";
+  return name.size() == kPrefix.size() + 8 && name.starts_with(kPrefix) &&
+         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
+}
+
+bool sweep_one(const char* name, void* /*context*/) noexcept {
+  if (!is_automatic(name)) return true;
+  sys::MemoryFile there;
+  // Before it is opened: a lease that somebody is to get must not be in the way of ours.
+  if (sys::look_at_name(name, there) < 0 || !there.regular || !there.leased) return true;
+  const sys::Fd file(sys::open_named_memory(name, false));
+  if (!file || sys::take_last_lease(file.get()) < 0) return true;
+  // Another sweeper may have been here first, and the name have been given anew.
+  sys::MemoryFile mine;
+  if (sys::look_at_file(file.get(), mine) < 0 || sys::look_at_name(name, there) < 0) return true;
+  if (mine.leased && mine.identity == there.identity) sys::remove_name(name);
+  return true;
+}
+
+// Removes the automatic names of families that are gone.
+void sweep_names() noexcept { sys::for_each_name(sweep_one, nullptr); }
+
 }  // namespace
 
 // ---- the warden's side
@@ -63,6 +86,8 @@ int NameTable::give(std::string_view name, const sys::Fd& line) noexcept {
   if (error < 0) return error;
   // One that has no name yet is nobody else's: no member can have us remove a stranger's.
   if (!made.regular || made.names != 0 || made.identity.inode == 0) return -EINVAL;
+  if (!swept_) sweep_names();
+  swept_ = true;
   look_after_some(kLookAfter);
   Entry* entry = free_entry();
   if (entry == nullptr) {
@@ -193,31 +218,5 @@ void forget_name(const sys::FileIdentity& file) noexcept {
   message.file = file;
   sys::send_packet(family->socket(), bytes_of(message), -1, true);
 }
-
-namespace {
-
-bool is_automatic(std::string_view name) noexcept {
-  constexpr std::string_view kPrefix = "psm_";
-  return name.size() == kPrefix.size() + 8 && name.starts_with(kPrefix) &&
-         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
-}
-
-bool sweep_one(const char* name, void* /*context*/) noexcept {
-  if (!is_automatic(name)) return true;
-  sys::MemoryFile there;
-  // Before it is opened: a lease that somebody is to get must not be in the way of ours.
-  if (sys::look_at_name(name, there) < 0 || !there.regular || !there.leased) return true;
-  const sys::Fd file(sys::open_named_memory(name, false));
-  if (!file || sys::take_last_lease(file.get()) < 0) return true;
-  // Another sweeper may have been here first, and the name have been given anew.
-  sys::MemoryFile mine;
-  if (sys::look_at_file(file.get(), mine) < 0 || sys::look_at_name(name, there) < 0) return true;
-  if (mine.leased && mine.identity == there.identity) sys::remove_name(name);
-  return true;
-}
-
-}  // namespace
-
-void sweep_names() noexcept { sys::for_each_name(sweep_one, nullptr); }
 
 }  // namespace brood::warden

@@ -62,6 +62,7 @@ class NameTable {
   std::size_t used_ = 0;        // entries_[used_...] were never written
   std::size_t first_free_ = 0;  // those before it are used
   std::size_t next_ = 0;        // to be looked after
+  bool swept_ = false;
 };
 
 // Has the warden of the calling process's family, which is founded if there is none, give the file
@@ -72,8 +73,5 @@ int give_name(const sys::Fd& file, std::string_view name);
 
 // Tells the warden, if there is one, that the name of this file was removed.
 void forget_name(const sys::FileIdentity& file) noexcept;
-
-// Removes the automatic names of families that are gone.
-void sweep_names() noexcept;
 
 }  // namespace brood::warden

@@ -17,9 +17,8 @@ namespace brood::test {
 
 namespace {
 
-// The same in all processes of this program.
-std::string own_prefix() { return "brood-test-" + std::to_string(getsid(0)) + "-"; }
-const std::string the_prefix = own_prefix();
+// The same in all processes that are forked from this program.
+const std::string the_prefix = "brood-test-" + std::to_string(getpid()) + "-";
 
 }  // namespace
 
