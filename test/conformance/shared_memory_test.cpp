@@ -14,6 +14,7 @@
 #include <fstream>
 #include <functional>
 #include <optional>
+#include <random>
 #include <set>
 #include <string>
 #include <thread>
@@ -28,7 +29,12 @@
 #include "support/named_memory.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"
+#include "sys/clock.hpp"
+#include "sys/fd.hpp"
+#include "sys/named_memory.hpp"
+#include "sys/process.hpp"
 #include "warden/family.hpp"
+#include "warden/protocol.hpp"
 
 namespace brood::test {
 namespace {
@@ -463,6 +469,57 @@ TEST(SharedMemoryNamesTest, WhatOthersRemoveDoesNotPileUp) {
     return 0;
   });
   EXPECT_EQ(run.end, "exit 0");
+}
+
+// What a member that is broken or worse may send.
+TEST(SharedMemoryNamesTest, NoMessageHasTheWardenRemoveAStrangersNameOrDie) {
+  const std::string strangers = unique_name();
+  const HostRun run = run_host([&] {
+    SharedMemory::create("", 10).unlink();
+    std::ofstream(shm_path(strangers)) << "somebody else's";
+    const warden::Family& family = *warden::Family::current();
+    const auto answer_to = [&](const warden::NameMessage& message, int file) {
+      sys::Fd ends[2];
+      HOST_CHECK(sys::packet_socket_pair(ends) == 0);
+      const std::byte packet{};
+      HOST_CHECK(sys::send_packet(ends[0].get(), std::span(&packet, 1), file, false) == 0);
+      HOST_CHECK(sys::send_packet(family.socket(), std::as_bytes(std::span(&message, 1)),
+                                  ends[1].get(), true) == 0);
+      ends[1].reset();
+      warden::NameAnswer answer;
+      sys::Fd unused;
+      HOST_CHECK(sys::becomes_readable(ends[0].get(), sys::kForever) == 1);
+      const long length =
+          sys::receive_packet(ends[0].get(), std::as_writable_bytes(std::span(&answer, 1)), unused);
+      return length == 0 ? -1 : answer.error;
+    };
+    warden::NameMessage message;
+    message.length = static_cast<std::uint32_t>(strangers.size());
+    std::ranges::copy(strangers, message.name.begin());
+    const sys::Fd file(sys::open_named_memory(strangers.c_str(), false));
+    HOST_CHECK(answer_to(message, file.get()) == EINVAL);
+    HOST_CHECK(answer_to(message, -1) == EMFILE);
+    const sys::Fd fresh(sys::create_unnamed_memory(10, true));
+    HOST_CHECK(answer_to(message, fresh.get()) == EEXIST);
+    message.name[3] = '/';
+    HOST_CHECK(answer_to(message, fresh.get()) == EINVAL);
+    message.length = 257;
+    HOST_CHECK(answer_to(message, fresh.get()) == -1);
+    std::mt19937_64 random(seed_of_the_day());
+    for (int i = 0; i < 10'000; ++i) {
+      for (std::byte& byte : std::as_writable_bytes(std::span(&message, 1))) {
+        byte = static_cast<std::byte>(random());
+      }
+      message.request = static_cast<warden::NameRequest>(random() % 3);
+      message.length = static_cast<std::uint32_t>(random() % 300);
+      HOST_CHECK(sys::send_packet(family.socket(), std::as_bytes(std::span(&message, 1)),
+                                  i % 2 == 0 ? fresh.get() : -1, true) == 0);
+    }
+    SharedMemory::create("", 10).unlink();
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0");
+  EXPECT_TRUE(std::filesystem::remove(shm_path(strangers)));
 }
 
 TEST(SharedMemoryNamesTest, ThreadsMayMakeThemAtTheSameTime) {
