@@ -1,8 +1,8 @@
 // Memory with a name, for processes that do not descend from each other: other programs, also
 // Python's multiprocessing.shared_memory.
 //
-// Processes of one program need no names: see Array and Value, whose memory is gone with its last
-// user whatever happens.
+// Processes of one program need no names: what they share without is gone with its last user,
+// whatever happens.
 #pragma once
 
 #include <cstddef>

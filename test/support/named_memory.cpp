@@ -47,7 +47,8 @@ bool is_gone_soon(const std::string& name) {
 std::set<std::string> names_in_shm() {
   std::set<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
-    names.insert(entry.path().filename().string());
+    const std::string name = entry.path().filename().string();
+    if (is_unique(name) || is_automatic(name)) names.insert(name);
   }
   return names;
 }

@@ -17,6 +17,7 @@ std::string shm_path(const std::string& name);
 bool has_name(const std::string& name);
 // Whether it is so within the time that DESIGN promises.
 bool is_gone_soon(const std::string& name);
+// Those of this program, and automatic ones: others may use the folder at the same time.
 std::set<std::string> names_in_shm();
 // How many blocks of 512 bytes a file has.
 long blocks_of(const std::string& path);
