@@ -78,8 +78,9 @@ void NameTable::hear(const NameMessage& message, const sys::Fd& line) noexcept {
 int NameTable::give(std::string_view name, const sys::Fd& line) noexcept {
   std::byte unused{};
   sys::Fd file;
-  if (!sys::is_memory_name(name)) return -EINVAL;
+  // First of all: what lay unread on the line when it is closed would cost the answer.
   if (sys::receive_packet(line.get(), std::span(&unused, 1), file) < 0) return -EINVAL;
+  if (!sys::is_memory_name(name)) return -EINVAL;
   if (!file) return -EMFILE;
   sys::MemoryFile made;
   const int error = sys::look_at_file(file.get(), made);

@@ -491,7 +491,7 @@ TEST(SharedMemoryNamesTest, NoMessageHasTheWardenRemoveAStrangersNameOrDie) {
       HOST_CHECK(sys::becomes_readable(ends[0].get(), sys::kForever) == 1);
       const long length =
           sys::receive_packet(ends[0].get(), std::as_writable_bytes(std::span(&answer, 1)), unused);
-      return length == 0 ? -1 : answer.error;
+      return length <= 0 ? -1 : answer.error;
     };
     warden::NameMessage message;
     message.length = static_cast<std::uint32_t>(strangers.size());

@@ -71,6 +71,7 @@ PythonRun run_python(const std::string& program, const std::vector<std::string>&
   std::vector<std::string> words = {BROOD_PYTHON, "-c", program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   int ends[2];
