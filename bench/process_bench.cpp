@@ -83,8 +83,8 @@ std::vector<char*>& ballast() {
   return blocks;
 }
 void load_a_gibibyte() {
-  void* memory = ::mmap(nullptr, kGibibyte, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+  void* memory =
+      ::mmap(nullptr, kGibibyte, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::runtime_error("no memory");
   ::madvise(memory, kGibibyte, MADV_NOHUGEPAGE);
   std::memset(memory, 1, kGibibyte);
@@ -104,8 +104,9 @@ int main(int argc, char** argv) {
   bench::Comparison small("start and join a process", "us", false);
   small.add("brood::Process (fork)",
             [] { return per_start_us(500, [] { brood_process(brood::StartMethod::fork); }); });
-  small.add("brood::Process (forkserver)",
-            [] { return per_start_us(500, [] { brood_process(brood::StartMethod::forkserver); }); });
+  small.add("brood::Process (forkserver)", [] {
+    return per_start_us(500, [] { brood_process(brood::StartMethod::forkserver); });
+  });
   small.add("brood::Process (spawn)",
             [] { return per_start_us(100, [] { brood_process(brood::StartMethod::spawn); }); });
   small.add("fork + waitpid", [] { return per_start_us(500, raw_fork); });
@@ -114,8 +115,9 @@ int main(int argc, char** argv) {
 
   load_a_gibibyte();
   bench::Comparison large("the same with 1 GiB made resident after init()", "us", false);
-  large.add("brood::Process (forkserver)",
-            [] { return per_start_us(200, [] { brood_process(brood::StartMethod::forkserver); }); });
+  large.add("brood::Process (forkserver)", [] {
+    return per_start_us(200, [] { brood_process(brood::StartMethod::forkserver); });
+  });
   large.add("brood::Process (fork)",
             [] { return per_start_us(10, [] { brood_process(brood::StartMethod::fork); }); });
   large.add("fork + waitpid", [] { return per_start_us(10, raw_fork); });
