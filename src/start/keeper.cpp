@@ -109,16 +109,19 @@ class Keeper {
     hung_ = false;
     pulse_->last_beat_ns.store(0, std::memory_order_relaxed);
     long pid = -EAGAIN;
-    owner_ = family.owners().claim(pid_);
-    if (owner_) pid = clone();
+    const std::optional<shm::OwnerId> place = family.owners().claim(pid_);
+    if (place) {
+      owner_ = *place;
+      pid = clone();
+    }
     if (pid == 0) return true;
     if (pid < 0) {
-      if (owner_) family.owners().release(*owner_);
+      if (place) family.owners().release(owner_);
       if (first) refuse_start(std::strerror(static_cast<int>(-pid)));
       return false;  // as if it had failed once more
     }
     incarnation_ = static_cast<int>(pid);
-    family.owners().settle(*owner_, incarnation_);
+    family.owners().settle(owner_, incarnation_);
     if (life_.keeping.restarts == 0) keep_nothing_open();
     if (!first) tell_state();
     return false;
@@ -142,13 +145,13 @@ class Keeper {
     sys::set_process_name(life_.name.c_str());
     warden::Family::remain_in_child();
     warden::Family& family = *warden::Family::current();
-    sys::hold_until_death(family.owners().life(owner_->slot));
+    sys::hold_until_death(family.owners().life(owner_.slot));
     warden::Announcement said;
     said.kind = warden::MemberKind::process;
     said.daemon = 1;
     said.pid = sys::process_id();
     said.parent_pid = pid_;
-    said.owner = *owner_;
+    said.owner = owner_;
     said.has_owner = 1;
     if (!warden::announce_self(said, family.socket(), family.layout())) {
       refuse_incarnation("the warden of its family could not be told of it");
@@ -246,8 +249,8 @@ class Keeper {
     hung_ = hung_ && status_.signal == sys::signal_number::kKill;
     // As the warden does if it has heard of it.
     warden::Family& family = *warden::Family::current();
-    family.owners().mark_dead(*owner_);
-    family.owners().release(*owner_);
+    family.owners().mark_dead(owner_);
+    family.owners().release(owner_);
   }
 
   // ---- after it
@@ -446,8 +449,8 @@ class Keeper {
   bool to_end_ = false;  // whoever started it has said so
 
   int incarnation_ = 0;
-  sys::Fd pidfd_;  // its, while it runs
-  std::optional<shm::OwnerId> owner_;
+  sys::Fd pidfd_;       // its, while it runs
+  shm::OwnerId owner_;  // its
   std::int64_t begun_ns_ = 0;
   std::int64_t seen_beat_ns_ = 0;
   bool hung_ = false;
