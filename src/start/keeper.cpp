@@ -109,16 +109,19 @@ class Keeper {
     hung_ = false;
     pulse_->last_beat_ns.store(0, std::memory_order_relaxed);
     long pid = -EAGAIN;
-    owner_ = claim_place(family.owners());
-    if (owner_) pid = clone();
+    const std::optional<shm::OwnerId> place = claim_place(family.owners());
+    if (place) {
+      owner_ = *place;
+      pid = clone();
+    }
     if (pid == 0) return true;
     if (pid < 0) {
-      if (owner_) family.owners().release(*owner_);
+      if (place) family.owners().release(owner_);
       if (first) refuse_start(std::strerror(static_cast<int>(-pid)));
       return false;  // as if it had failed once more
     }
     incarnation_ = static_cast<int>(pid);
-    family.owners().settle(*owner_, incarnation_);
+    family.owners().settle(owner_, incarnation_);
     if (life_.keeping.restarts == 0) keep_nothing_open();
     if (!first) tell_state();
     return false;
@@ -140,20 +143,20 @@ class Keeper {
     if (sys::parent_id() != pid_) sys::exit_now(1);
     sys::reset_signals();
     sys::set_process_name(life_.name.c_str());
-    warden::Family::remain_in_child(*owner_);
+    warden::Family::remain_in_child(owner_);
     warden::Family& family = *warden::Family::current();
-    sys::hold_until_death(family.owners().life(owner_->slot));
+    sys::hold_until_death(family.owners().life(owner_.slot));
     warden::Announcement said;
     said.kind = warden::MemberKind::process;
     said.daemon = 1;
     said.pid = sys::process_id();
     said.parent_pid = pid_;
-    said.owner = *owner_;
+    said.owner = owner_;
     said.has_owner = 1;
     if (!warden::announce_self(said, family.socket(), family.layout())) {
       refuse_incarnation("the warden of its family could not be told of it");
     }
-    family.owners().life(owner_->slot).note.store(1, std::memory_order_release);
+    family.owners().life(owner_.slot).note.store(1, std::memory_order_release);
     try {
       if (life_.limits != nullptr) take_limits(*life_.limits);
     } catch (const std::exception& e) {
@@ -243,7 +246,7 @@ class Keeper {
     usage_.user_ns += status_.usage.user_ns;
     usage_.system_ns += status_.usage.system_ns;
     usage_.peak_rss_bytes = std::max(usage_.peak_rss_bytes, status_.usage.peak_rss_bytes);
-    announce_unheard(incarnation_, pidfd_.get(), *owner_);
+    announce_unheard(incarnation_, pidfd_.get(), owner_);
     pidfd_.reset();
     hung_ = hung_ && status_.signal == sys::signal_number::kKill;
   }
@@ -445,8 +448,8 @@ class Keeper {
   bool to_end_ = false;  // whoever started it has said so
 
   int incarnation_ = 0;
-  sys::Fd pidfd_;  // its, while it runs
-  std::optional<shm::OwnerId> owner_;
+  sys::Fd pidfd_;       // its, while it runs
+  shm::OwnerId owner_;  // its
   std::int64_t begun_ns_ = 0;
   std::int64_t seen_beat_ns_ = 0;
   bool hung_ = false;
