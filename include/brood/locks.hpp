@@ -17,7 +17,8 @@
 //   Errors:    ArenaFull and FamilyBroken from making one; StaleHandle from handles that were
 //              forked; Error for misuse; Interrupted from waits, which have then done nothing;
 //              FamilyBroken from waits within a second of the warden's death.
-//   Death:     of any process at any instruction leaves all of them usable by the others; each class
+//   Death:     of any process at any instruction leaves all of them usable by the others; each
+//   class
 //              says how.
 #pragma once
 
@@ -40,15 +41,18 @@ namespace brood {
 // std::scoped_lock take it.
 //
 //   Threads:   the owner is a thread: only it can unlock.
-//   Blocking:  lock(), try_lock_for(), try_lock_until(). Who has waited for a millisecond goes before
+//   Blocking:  lock(), try_lock_for(), try_lock_until(). Who has waited for a millisecond goes
+//   before
 //              those who come later.
 //   Ownership: of what it protects.
 //   Errors:    Error from unlock() by who is not the owner, and from lock() by who already is: that
 //              would never end. OwnerDied, see below.
-//   Death:     of the owner's process, or the end of its thread, while it holds the lock: lock() and
-//              the try_ forms throw OwnerDied, without acquiring, to everybody, until somebody calls
-//              recover(). With LockOptions{.ignore_owner_death = true} the next locker simply gets
-//              it. (A main thread that ends alone, by pthread_exit, is noticed at its process's end.)
+//   Death:     of the owner's process, or the end of its thread, while it holds the lock: lock()
+//   and
+//              the try_ forms throw OwnerDied, without acquiring, to everybody, until somebody
+//              calls recover(). With LockOptions{.ignore_owner_death = true} the next locker simply
+//              gets it. (A main thread that ends alone, by pthread_exit, is noticed at its
+//              process's end.)
 class Lock final : public detail::LockHandle {
  public:
   static constexpr std::uint32_t kKind = detail::kLockKind;
@@ -145,8 +149,8 @@ class Event final : public detail::EventCore {
 //
 //   Threads:   waiting needs the lock. Notifying does not, though it mostly makes sense with it.
 //   Blocking:  wait() and its forms, also for the lock. Who waits longest is notified first. A wait
-//              may end without a notification only if more than 96 wait at once: so prefer the forms
-//              with a predicate.
+//              may end without a notification only if more than 96 wait at once: so prefer the
+//              forms with a predicate.
 //   Ownership: of its lock's handle. A wait gives the lock up, however often it was locked, and has
 //              it again, as often, when it ends, also by an exception (but not by FamilyBroken).
 //   Errors:    Error from waits of who does not hold the lock.

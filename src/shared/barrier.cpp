@@ -36,12 +36,11 @@ class ActionFrame final : public TaskFrame {
   explicit ActionFrame(const std::byte* captured) {
     std::memcpy(captured_.data(), captured, captured_.size());
   }
-  [[nodiscard]] std::span<const std::byte> arguments() const noexcept override {
-    return captured_;
-  }
+  [[nodiscard]] std::span<const std::byte> arguments() const noexcept override { return captured_; }
   void enter_user_code() noexcept override {}
   void leave_user_code() noexcept override {}
-  std::span<std::byte> reply(std::size_t) override { refuse(); }
+  std::span<std::byte> reply(std::size_t, bool) override { refuse(); }
+  void keep_for_caller(std::span<const ObjectHandle>) override { refuse(); }
   [[nodiscard]] std::uint32_t count() const noexcept override { return 0; }
   [[nodiscard]] std::uint32_t first() const noexcept override { return 0; }
   std::span<std::byte> reply_element(std::uint32_t, std::size_t, bool) override { refuse(); }
@@ -106,7 +105,8 @@ bool wait_among(const shm::ObjectPlace& place, BarrierView& view, std::size_t be
   static start::LookTime look_time;
   for (;;) {
     const std::int64_t until = sys::now_ns() + shared::kLookAfterOwnersNs;
-    if (shared::wait_until(place.header->bells[bell], std::min(deadline, until), &look_time, done)) {
+    if (shared::wait_until(place.header->bells[bell], std::min(deadline, until), &look_time,
+                           done)) {
       return true;
     }
     if (sys::now_ns() >= deadline) return false;
@@ -177,7 +177,7 @@ std::size_t BarrierCore::wait_before(std::optional<DeadlineNs> deadline) const {
   BarrierView view(place.body);
   const ThunkId action = view.body().action.load(std::memory_order_relaxed);
   const std::int64_t limit_ns = view.body().limit_ns.load(std::memory_order_relaxed);
-  const DeadlineNs end = deadline        ? *deadline
+  const DeadlineNs end = deadline       ? *deadline
                          : limit_ns < 0 ? kNoDeadline
                                         : deadline_after(std::chrono::nanoseconds(limit_ns));
   const shm::OwnerId me = objects_here().me();

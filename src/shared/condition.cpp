@@ -112,8 +112,7 @@ bool ConditionCore::wait_before(DeadlineNs deadline) const {
   lock_place.header->bells[0].ring();
   std::exception_ptr pending;
   try {
-    shared::wait_until(waiter.bell(), deadline, &look_time,
-                       [&] { return waiter.is_notified(); });
+    shared::wait_until(waiter.bell(), deadline, &look_time, [&] { return waiter.is_notified(); });
   } catch (const FamilyBroken&) {
     throw;
   } catch (...) {

@@ -180,7 +180,9 @@ void LockHandle::unlock_quietly() const noexcept {
   }
 }
 
-bool LockHandle::locked() const { return shm::look(body_of(use(handle_))).state != LockState::free; }
+bool LockHandle::locked() const {
+  return shm::look(body_of(use(handle_))).state != LockState::free;
+}
 
 bool LockHandle::recover() const {
   const shm::ObjectPlace& place = use(handle_);

@@ -20,8 +20,7 @@ class TakeFn {
     requires(!std::is_same_v<std::remove_cvref_t<F>, TakeFn>)
   TakeFn(F&& f) noexcept  // NOLINT(google-explicit-constructor)
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-        call_([](void* object) { return (*static_cast<std::remove_reference_t<F>*>(object))(); }) {
-  }
+        call_([](void* object) { return (*static_cast<std::remove_reference_t<F>*>(object))(); }) {}
   shm::Take operator()() const { return call_(object_); }
 
  private:

@@ -58,8 +58,7 @@ bool is_notified(const ConditionBody& condition, std::size_t cell) noexcept {
 }
 
 bool leave(ConditionBody& condition, std::size_t cell) noexcept {
-  const std::uint64_t bits =
-      condition.cells[cell].word.exchange(0, std::memory_order_seq_cst);
+  const std::uint64_t bits = condition.cells[cell].word.exchange(0, std::memory_order_seq_cst);
   return WaitWord::unpack(bits).state == WaitState::notified;
 }
 

@@ -62,9 +62,9 @@ Take take(LockBody& lock, ThreadName me, TakeRules rules) noexcept {
       result = word.damaged ? Take::owner_died : Take::busy;
       return std::nullopt;
     }
-    result = !rules.recursive                      ? Take::mine
+    result = !rules.recursive                     ? Take::mine
              : word.depth == LockWord::kMostDepth ? Take::too_deep
-                                                   : Take::deeper;
+                                                  : Take::deeper;
     if (result != Take::deeper) return std::nullopt;
     LockWord deeper = word;
     ++deeper.depth;

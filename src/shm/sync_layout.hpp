@@ -249,12 +249,12 @@ struct PlaceWord {
 };
 
 struct BarrierBody {
-  sys::Atomic<std::uint64_t> word;      // BarrierWord
-  sys::Atomic<std::uint32_t> parties;   // bounded by the body's size before use
-  sys::Atomic<std::uint32_t> action;    // a thunk's number; 0: there is none
-  sys::Atomic<std::int64_t> limit_ns;   // of a wait that names none; negative: no limit
+  sys::Atomic<std::uint64_t> word;     // BarrierWord
+  sys::Atomic<std::uint32_t> parties;  // bounded by the body's size before use
+  sys::Atomic<std::uint32_t> action;   // a thunk's number; 0: there is none
+  sys::Atomic<std::int64_t> limit_ns;  // of a wait that names none; negative: no limit
   std::uint64_t reserved;
-  std::byte captured[kActionBytes];     // what the action's callable consists of
+  std::byte captured[kActionBytes];  // what the action's callable consists of
   // Then: sys::Atomic<std::uint64_t>[places_of(parties)], PlaceWords.
 };
 static_assert(sizeof(BarrierBody) == 96);

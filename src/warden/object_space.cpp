@@ -146,8 +146,8 @@ bool ObjectSpace::warden_lost() const noexcept {
 
 bool ObjectSpace::has_left(shm::OwnerId member) const noexcept {
   if (member.slot >= family_->owners.size()) return true;
-  const auto word = shm::OwnerWord::unpack(
-      family_->owners[member.slot].load(std::memory_order_acquire));
+  const auto word =
+      shm::OwnerWord::unpack(family_->owners[member.slot].load(std::memory_order_acquire));
   return word.epoch != member.epoch || word.state == shm::OwnerState::free;
 }
 
