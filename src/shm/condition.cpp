@@ -90,7 +90,7 @@ void bury_waiter(ConditionBody& condition, OwnerId dead) noexcept {
   }
   // The dead may have notified some whom it did not wake.
   for (WaitCell& cell : condition.cells) {
-    if (look(cell).state == WaitState::notified) cell.bell.ring_for_all();
+    if (look(cell).state == WaitState::notified) cell.bell.ring_for_the_dead();
   }
 }
 
