@@ -65,6 +65,7 @@ std::vector<Sweep> all_sweeps() {
       {kHost, kWarden, kProcess});
   add({"SpawnedProcess", use_a_born_process<StartMethod::spawn>}, {kHost, kWarden, kProcess});
   add({"ForkserverPool", use_a_born_pool}, {kHost, kWarden, kSupervisor, kWorker});
+  add({"Locks", share_locks}, {kHost, kWarden, kProcess});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});

@@ -203,17 +203,5 @@ TEST(BarrierScheduleTest, APartysDeathBreaksIt) {
   expect_right_by_seed("a party may die", a_party_dies, 1);
 }
 
-TEST(ConditionScheduleTest, EachBreakIsNoticed) {
-  expect_breaks_noticed(
-      "condition", {"condition.cpp"},
-      {one_of_two_is_notified, two_notify_two, one_gives_up, a_waiter_dies, a_notifier_dies}, {},
-      5'000);
-}
-TEST(BarrierScheduleTest, EachBreakIsNoticed) {
-  expect_breaks_noticed("barrier", {"barrier.cpp", "barrier.hpp"},
-                        {two_parties<false>, two_parties<true>, a_party_dies, one_resets}, {},
-                        20'000);
-}
-
 }  // namespace
 }  // namespace brood::schedule

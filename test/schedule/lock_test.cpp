@@ -258,13 +258,5 @@ TEST(LockScheduleTest, WhoWaitsSeesAnEventThatIsClearedAtOnce) {
   expect_right_in_all("set and cleared", set_and_cleared, {.old_reads = 1});
 }
 
-TEST(LockScheduleTest, EachBreakIsNoticed) {
-  expect_breaks_noticed("lock", {"lock.cpp", "lock.hpp"},
-                        {two_lockers, twice_and_once, an_owner_dies, two_repair}, {}, 20'000);
-  expect_breaks_noticed("semaphore", {"semaphore.cpp", "semaphore.hpp"},
-                        {one_permit, handed_over, released_by_another, a_holder_dies}, {}, 20'000);
-  expect_breaks_noticed("event", {"event.hpp"}, {set_and_cleared}, {}, 20'000);
-}
-
 }  // namespace
 }  // namespace brood::schedule
