@@ -138,6 +138,10 @@ bool LockHandle::lock_before(DeadlineNs deadline) const {
   const shm::ThreadName& me = thread.name();
   thread.reserve();
   LockBody& lock = body_of(place);
+  if (shm::take_free(lock, thread.held_word())) [[likely]] {
+    thread.add(place.ref);
+    return true;
+  }
   shm::TakeRules rules{.recursive = type_ == kRecursive, .polite = true};
   Take result = shm::take(lock, me, rules);
   if (result == Take::busy) {
@@ -156,7 +160,13 @@ bool LockHandle::lock_before(DeadlineNs deadline) const {
 void LockHandle::unlock() const {
   const shm::ObjectPlace& place = use(handle_);
   ThreadLocks& thread = ThreadLocks::here();
-  switch (shm::drop(body_of(place), thread.name())) {
+  const shm::ThreadName& me = thread.name();
+  if (shm::drop_only(body_of(place), thread.held_word())) [[likely]] {
+    thread.remove(place.ref);
+    place.header->bells[0].ring();
+    return;
+  }
+  switch (shm::drop(body_of(place), me)) {
     case shm::Drop::dropped:
       thread.remove(place.ref);
       place.header->bells[0].ring();

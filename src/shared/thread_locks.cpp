@@ -1,7 +1,6 @@
 #include "shared/thread_locks.hpp"
 
 #include "shm/lock.hpp"
-#include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "warden/object_space.hpp"
 
@@ -12,20 +11,15 @@ ThreadLocks& ThreadLocks::here() {
   return locks;
 }
 
-const shm::ThreadName& ThreadLocks::name() {
-  if (token_ != sys::process_token()) [[unlikely]]
-    begin();
-  return name_;
-}
-
 void ThreadLocks::begin() {
   const shm::OwnerId me = warden::ObjectSpace::join().objects().me();
   held_.clear();
   name_ = {me, static_cast<std::uint32_t>(sys::thread_id())};
+  held_word_ = shm::LockWord::held_by(name_).pack();
   token_ = sys::process_token();
 }
 
-void ThreadLocks::remove(shm::BlockRef lock) noexcept {
+void ThreadLocks::remove_earlier(shm::BlockRef lock) noexcept {
   for (auto it = held_.rbegin(); it != held_.rend(); ++it) {
     if (*it != lock) continue;
     held_.erase(std::next(it).base());

@@ -31,6 +31,16 @@ struct TakeRules {
 };
 
 Take take(LockBody& lock, ThreadName me, TakeRules rules) noexcept;
+// The two most frequent cases of take() and drop(), without a look before: it is free, and nobody
+// is hungry; it was taken once, is not damaged, and nobody is hungry. `mine` is held_by(me).pack().
+// False: it is otherwise.
+inline bool take_free(LockBody& lock, std::uint64_t mine) noexcept {
+  std::uint64_t free = 0;
+  return lock.word.compare_exchange_strong(free, mine, std::memory_order_seq_cst);
+}
+inline bool drop_only(LockBody& lock, std::uint64_t mine) noexcept {
+  return lock.word.compare_exchange_strong(mine, 0, std::memory_order_seq_cst);
+}
 // Also what is orphaned, which is damaged then. Never `owner_died`, `deeper` or `mine`.
 Take retake(LockBody& lock, ThreadName me, std::uint32_t depth) noexcept;
 

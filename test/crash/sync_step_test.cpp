@@ -118,6 +118,14 @@ const Operation kOperations[] = {
        object.bell().ring();
      },
      lock_goes_on},
+    {"lock: take and drop what nobody wants", ObjectKind::lock, nothing,
+     [](const Object& object) {
+       const std::uint64_t mine = shm::LockWord::held_by(kVictimsThread).pack();
+       shm::take_free(object.lock(), mine);
+       shm::drop_only(object.lock(), mine);
+       object.bell().ring();
+     },
+     lock_goes_on},
     {"lock: take thrice and drop all", ObjectKind::lock, nothing,
      [](const Object& object) {
        for (int i = 0; i < 3; ++i) shm::take(object.lock(), kVictimsThread, {.recursive = true});
