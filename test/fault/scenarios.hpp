@@ -8,6 +8,7 @@
 #include <atomic>
 #include <csignal>
 #include <exception>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 #include "brood/detail/mapped_range.hpp"
 #include "brood/hooks.hpp"
+#include "brood/locks.hpp"
 #include "brood/log.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
@@ -341,6 +343,54 @@ inline void end_a_kept_process() {
   for (int i = 0; i < 3 && p.is_alive(); ++i) {
     p.terminate();
     static_cast<void>(p.join_for(200ms * kSlowness));
+  }
+  p.kill();
+  p.join();
+}
+
+// ---- scenarios of locks
+
+// All of them between two processes, of which one may be given up.
+inline void share_locks() {
+  const Lock lock;
+  const Condition condition;
+  const BoundedSemaphore semaphore(1);
+  const Event event;
+  const Barrier barrier(2, Barrier::Limit(1s * kSlowness));
+  FaultyKernel::next_child_is(Role::process);
+  Process p(
+      {.daemon = true, .start = StartMethod::fork},
+      [](const Lock& its_lock, const Condition& its_condition, const Barrier& its_barrier) {
+        {
+          const std::lock_guard guard(its_lock);
+        }
+        {
+          const std::lock_guard guard(its_condition);
+          its_condition.notify();
+        }
+        its_barrier.wait();
+      },
+      lock, condition, barrier);
+  {
+    const std::lock_guard guard(condition);
+    p.start();
+    // The notification may be lost with who would give it.
+    static_cast<void>(condition.wait_for(200ms * kSlowness));
+  }
+  event.set();
+  REQUIRE_RIGHT(event.wait_for(0s));
+  REQUIRE_RIGHT(semaphore.try_acquire() && !semaphore.try_acquire_for(1ms));
+  semaphore.release();
+  try {
+    barrier.wait();
+  } catch (const BrokenBarrier&) {
+    barrier.reset();
+  }
+  try {
+    REQUIRE_RIGHT(lock.try_lock_for(kHangGuard / 2));
+    lock.unlock();
+  } catch (const OwnerDied&) {
+    REQUIRE_RIGHT(lock.recover());
   }
   p.kill();
   p.join();
