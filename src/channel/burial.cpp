@@ -1,11 +1,13 @@
 #include "channel/burial.hpp"
 
+#include "channel/queue_burial.hpp"
+
 namespace brood::channel {
 
 void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& objects) noexcept {
-  static_cast<void>(dead);
-  static_cast<void>(objects);
   switch (object.kind) {
+    case shm::ObjectKind::queue:
+      return bury_in_queue(object, dead, objects);
     default:
       break;
   }

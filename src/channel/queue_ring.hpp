@@ -1,0 +1,149 @@
+// The protocol of a queue's cells (queue_layout.hpp): claiming, publishing, taking, clearing,
+// growing, closing, and what the warden does about the dead.
+//
+// Threads:   any, of any process; each process has a view of its own.
+// Blocking:  never; each call looks at a bounded number of cells.
+// Ownership: a view; the caller holds the object. A claimed or taken cell is the caller's process's
+//            until published or cleared.
+// Errors:    as values. Sizes come from the object's block and are checked once, in attach().
+// Death:     at any instruction is made good by bury().
+// Nothing here uses the heap.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "channel/queue_layout.hpp"
+#include "shm/objects.hpp"
+
+namespace brood::channel {
+
+// How an attempt ended.
+enum class Attempt : std::uint8_t {
+  done,     // the cell is ours
+  full,     // no cell is free
+  empty,    // there is no value
+  busy,     // there is one that is still being written
+  closed,   // and nothing is left
+  damaged,  // what lies here makes no sense
+};
+
+class QueueRing {
+ public:
+  QueueRing() noexcept = default;
+  QueueRing(const QueueRing&) = delete;
+  QueueRing& operator=(const QueueRing&) = delete;
+
+  static std::size_t body_bytes(const QueueShape& shape) noexcept;
+  // Of an object that nobody else sees, whose body is zero.
+  static void format(std::span<std::byte> body, const QueueShape& shape) noexcept;
+
+  // False: this is no queue, or one whose description has been overwritten.
+  bool attach(const shm::ObjectPlace& object, shm::Objects& objects) noexcept;
+  [[nodiscard]] const QueueShape& shape() const noexcept { return shape_; }
+  [[nodiscard]] QueueBody& body() const noexcept { return *body_; }
+  [[nodiscard]] HeldTasks* held() const noexcept { return held_; }
+
+  // ---- producers
+
+  // A cell at the tail. `at` names it.
+  Attempt claim(Position& at, shm::OwnerId me) noexcept;
+  void publish(Position at, shm::OwnerId me) noexcept;
+  // After claim() has found it full: makes place in a larger ring. 0 or an errno value.
+  int grow() noexcept;
+  // Nothing can be claimed from now on.
+  void close() noexcept;
+
+  // ---- consumers
+
+  Attempt take(Position& at, shm::OwnerId me) noexcept;
+  void clear(Position at, shm::OwnerId me) noexcept;
+
+  // ---- anybody
+
+  // The value's room in a cell that is ours: cell_bytes - kCellHead.
+  [[nodiscard]] std::byte* room(Position at) const noexcept;
+  // What take() would find.
+  [[nodiscard]] Attempt look_at_head() noexcept;
+  // Whether claim() would find no cell.
+  [[nodiscard]] bool is_full() noexcept;
+  // Values, and cells being written.
+  [[nodiscard]] std::uint64_t size() noexcept;
+  // The tail as it is seen now: it has not moved as long as this stays the same.
+  [[nodiscard]] Position tail() noexcept;
+  // Whether somebody is between take() and clear().
+  [[nodiscard]] bool is_taking() noexcept;
+  // Calls visit(name of a frame) for each full cell of a framed queue.
+  template <class Visit>
+  void for_each_frame(Visit&& visit) noexcept;
+
+  // ---- the warden
+
+  // Of a member whose death is proven: what it was writing is void, what it was taking is gone.
+  // How many values it had taken.
+  std::uint32_t bury(shm::OwnerId dead) noexcept;
+
+ private:
+  using Word = sys::Atomic<std::uint64_t>;
+
+  [[nodiscard]] std::uint32_t cells_of(std::uint32_t ring) const noexcept {
+    return shape_.cells << ring;
+  }
+  // nullptr: there is no such ring.
+  std::byte* reach(std::uint32_t ring) noexcept;
+  [[nodiscard]] std::byte* cell(std::byte* base, std::uint32_t index) const noexcept {
+    return base + std::size_t{index} * shape_.cell_bytes;
+  }
+  [[nodiscard]] Word& word(Position at) const noexcept {
+    return *reinterpret_cast<Word*>(
+        cell(bases_[at.ring].load(std::memory_order_relaxed), at.index));
+  }
+  [[nodiscard]] CellWord look(Position at) const noexcept {
+    return CellWord(word(at).load(std::memory_order_seq_cst));
+  }
+  void step(Position& at) const noexcept {
+    if (++at.index < cells_of(at.ring)) return;
+    at.index = 0;
+    ++at.lap;
+  }
+  [[nodiscard]] std::uint32_t most_steps(Position at) const noexcept;
+  static bool is_claimed(CellWord seen, Position at) noexcept;
+  void pass(Position& at, CellWord seen) const noexcept;
+  [[nodiscard]] bool is_before(Position a, Position b) const noexcept;
+  bool follow(Position& at, const sys::Atomic<std::uint64_t>& hint, bool claimed) noexcept;
+  void note(std::atomic<std::uint64_t>& cursor, Position next, sys::Atomic<std::uint64_t>* hint,
+            Position done) noexcept;
+  bool go_to_next_ring(Position& at) noexcept;
+  Attempt find_tail(Position& at, CellWord& seen) noexcept;
+  Attempt find_head(Position& at, CellWord& seen) noexcept;
+  Attempt end_ring(std::uint32_t ring, std::uint64_t mark) noexcept;
+  void pass_void(Position at, CellWord seen) noexcept;
+  void drop_frame(Position at) noexcept;
+  std::uint32_t bury_cell(Position at, shm::OwnerId dead) noexcept;
+
+  QueueShape shape_;
+  shm::BlockRef queue_;
+  shm::Objects* objects_ = nullptr;
+  QueueBody* body_ = nullptr;
+  HeldTasks* held_ = nullptr;
+  // This process's: where the rings are that it has seen, and where it was last.
+  mutable std::array<std::atomic<std::byte*>, kMaxRings> bases_{};
+  std::atomic<std::uint64_t> put_at_{0};
+  std::atomic<std::uint64_t> get_at_{0};
+};
+
+template <class Visit>
+void QueueRing::for_each_frame(Visit&& visit) noexcept {
+  for (std::uint32_t ring = 0; ring < kMaxRings && reach(ring) != nullptr; ++ring) {
+    for (Position at{ring, 0, 0}; at.index < cells_of(ring); ++at.index) {
+      if (!look(at).is(CellState::full)) continue;
+      std::atomic_ref<std::uint64_t> name(*reinterpret_cast<std::uint64_t*>(room(at)));
+      visit(shm::BlockRef{name.load(std::memory_order_relaxed)});
+    }
+  }
+}
+
+}  // namespace brood::channel
