@@ -47,6 +47,8 @@ bool QueueRing::attach(const shm::ObjectPlace& object, shm::Objects& objects) no
   objects_ = &objects;
   held_ = shape_.counts_tasks != 0 ? reinterpret_cast<HeldTasks*>(body_ + 1) : nullptr;
   for (auto& base : bases_) base.store(nullptr, std::memory_order_relaxed);
+  put_at_.store(0, std::memory_order_relaxed);
+  get_at_.store(0, std::memory_order_relaxed);
   bases_[0].store(object.body.data() + first_ring_offset(held_ != nullptr),
                   std::memory_order_relaxed);
   return true;
@@ -84,10 +86,10 @@ bool QueueRing::is_claimed(CellWord seen, Position at) noexcept {
   return laps > 0 || (laps == 0 && !seen.is(CellState::empty));
 }
 
-// From a claimed position to the next that may be another one: if the cell is laps ahead, all
-// positions before its present life have been claimed, and taken.
+// From a position that is gone to the next that may not be: if the cell is laps ahead, all
+// positions before its present life have been claimed, and are gone.
 void QueueRing::pass(Position& at, CellWord seen) const noexcept {
-  if (ahead(seen, at) > 0) at.lap = seen.is(CellState::empty) ? seen.lap() - 1 : seen.lap();
+  if (ahead(seen, at) > 0) at.lap = seen.lap() - 1;
   step(at);
 }
 
