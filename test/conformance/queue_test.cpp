@@ -615,7 +615,7 @@ TEST_P(QueueTest, ItsDescriptorIsReadableWhileItHoldsSomething) {
         mine.put(4);
       },
       queue);
-  EXPECT_EQ(wait({queue, child}, kHangGuard), std::vector<std::size_t>{0});
+  EXPECT_EQ(wait({queue, child}, kHangGuard).at(0), 0U);
   EXPECT_EQ(queue.get(), 3);
   EXPECT_EQ(queue.get(), 4);
   EXPECT_EQ(wait({queue, child}, kHangGuard), std::vector<std::size_t>{1});
