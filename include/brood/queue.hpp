@@ -132,8 +132,8 @@ class Queue {
   [[nodiscard]] bool closed() const { return core().closed(); }
 
   // A descriptor for wait() and for your own event loop: readable while get would find an item, or
-  // the queue is closed. Never read from it. Where several processes wait, all are told of an item
-  // that one of them will get: use try_get. Throws SystemError.
+  // the queue is closed. Never read from it. It may be readable once too often, as after an item
+  // that somebody else has got: use try_get. Throws SystemError.
   [[nodiscard]] int fileno() const { return core().fileno(); }
 
   // For sending the handle.

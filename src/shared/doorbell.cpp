@@ -92,9 +92,11 @@ Doorbell::~Doorbell() {
   if (socket_ != nullptr) Sockets::here().drop(socket_);
 }
 
-int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board) {
+int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board,
+                   bool& is_new) {
   const std::lock_guard lock(opening_);
-  if (socket_ == nullptr || !socket_->is_ours()) {
+  is_new = socket_ == nullptr || !socket_->is_ours();
+  if (is_new) {
     is_open_.store(false, std::memory_order_release);
     socket_ = Sockets::here().of(hold, board);
     is_open_.store(true, std::memory_order_release);

@@ -37,7 +37,10 @@ class Doorbell {
   template <class Ready>
   int descriptor(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board,
                  Ready&& ready) {
-    const int fd = open(hold, board);
+    bool is_new = false;
+    const int fd = open(hold, board, is_new);
+    // What came before there was a doorbell has not rung it.
+    if (is_new) ring();
     settle(board, ready);
     return fd;
   }
@@ -58,7 +61,8 @@ class Doorbell {
     board.armed.store(1, std::memory_order_seq_cst);
     if (ready()) ring();
   }
-  int open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board);
+  int open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board,
+           bool& is_new);
   // False: this process has not opened it.
   [[nodiscard]] bool silence() const noexcept;
   void ring() const noexcept;

@@ -618,8 +618,10 @@ TEST_P(QueueTest, ItsDescriptorIsReadableWhileItHoldsSomething) {
   EXPECT_EQ(wait({queue, child}, kHangGuard).at(0), 0U);
   EXPECT_EQ(queue.get(), 3);
   EXPECT_EQ(queue.get(), 4);
-  EXPECT_EQ(wait({queue, child}, kHangGuard), std::vector<std::size_t>{1});
+  // Whoever put the last item may ring for it when we have got it already.
+  while (wait({queue, child}, kHangGuard).back() != 1) EXPECT_EQ(queue.try_get(), std::nullopt);
   expect_good_end(child);
+  EXPECT_EQ(queue.try_get(), std::nullopt);
   EXPECT_FALSE(is_readable(fd));
   queue.close();
   EXPECT_TRUE(is_readable(fd));
