@@ -11,10 +11,6 @@ namespace {
 
 // How far one walks before one asks the shared hint where the others are.
 constexpr std::uint32_t kStepsBeforeHint = 8;
-// How many positions apart hints are written: it costs a line that all share.
-constexpr std::uint32_t kHintEvery = 32;
-
-std::uint64_t difference(CellWord from, CellWord to) noexcept { return to.bits() - from.bits(); }
 
 // By how many laps the cell is ahead of the position.
 std::int32_t ahead(CellWord seen, Position at) noexcept {
@@ -70,10 +66,6 @@ std::byte* QueueRing::reach(std::uint32_t ring) noexcept {
   return frame.payload.data();
 }
 
-std::byte* QueueRing::room(Position at) const noexcept {
-  return cell(bases_[at.ring].load(std::memory_order_relaxed), at.index) + kCellHead;
-}
-
 // ---- walking
 
 // More than that in one attempt: the cells make no sense.
@@ -116,12 +108,6 @@ bool QueueRing::follow(Position& at, const sys::Atomic<std::uint64_t>& hint,
   if (claimed ? !is_claimed(seen, before) : !gone) return false;
   at = there;
   return true;
-}
-
-void QueueRing::note(std::atomic<std::uint64_t>& cursor, Position next,
-                     sys::Atomic<std::uint64_t>* hint, Position done) noexcept {
-  cursor.store(next.pack(), std::memory_order_relaxed);
-  if (done.index % kHintEvery == 0) hint->store(next.pack(), std::memory_order_relaxed);
 }
 
 bool QueueRing::go_to_next_ring(Position& at) noexcept {
@@ -185,7 +171,7 @@ void QueueRing::pass_void(Position at, CellWord seen) noexcept {
 
 // ---- producers
 
-Attempt QueueRing::claim(Position& at, shm::OwnerId me) noexcept {
+Attempt QueueRing::claim_slowly(Position& at, shm::OwnerId me) noexcept {
   CellWord seen(0);
   for (int i = 0; i < 1'000'000; ++i) {
     const Attempt found = find_tail(at, seen);
@@ -195,18 +181,10 @@ Attempt QueueRing::claim(Position& at, shm::OwnerId me) noexcept {
     std::uint64_t bits = seen.bits();
     const CellWord mine(CellState::writing, at.lap, me);
     if (!word(at).compare_exchange_strong(bits, mine.bits(), std::memory_order_acq_rel)) continue;
-    Position next = at;
-    step(next);
-    note(put_at_, next, &body_->tail, at);
+    note(put_at_, body_->tail, at);
     return Attempt::done;
   }
   return Attempt::damaged;
-}
-
-void QueueRing::publish(Position at, shm::OwnerId me) noexcept {
-  word(at).fetch_add(
-      difference(CellWord(CellState::writing, at.lap, me), CellWord(CellState::full, at.lap)),
-      std::memory_order_seq_cst);
 }
 
 // Marks the cell at the tail of `ring`. `done`: the ring is ended, by whomever; `closed`.
@@ -255,7 +233,7 @@ void QueueRing::close() noexcept {
 
 // ---- consumers
 
-Attempt QueueRing::take(Position& at, shm::OwnerId me) noexcept {
+Attempt QueueRing::take_slowly(Position& at, shm::OwnerId me) noexcept {
   CellWord seen(0);
   for (int i = 0; i < 1'000'000; ++i) {
     const Attempt found = find_head(at, seen);
@@ -265,18 +243,10 @@ Attempt QueueRing::take(Position& at, shm::OwnerId me) noexcept {
     std::uint64_t bits = seen.bits();
     const std::uint64_t mine = CellWord(CellState::taken, at.lap, me).bits() | seen.marks();
     if (!word(at).compare_exchange_strong(bits, mine, std::memory_order_acq_rel)) continue;
-    Position next = at;
-    step(next);
-    note(get_at_, next, &body_->head, at);
+    note(get_at_, body_->head, at);
     return Attempt::done;
   }
   return Attempt::damaged;
-}
-
-void QueueRing::clear(Position at, shm::OwnerId me) noexcept {
-  word(at).fetch_add(
-      difference(CellWord(CellState::taken, at.lap, me), CellWord(CellState::empty, at.lap + 1)),
-      std::memory_order_seq_cst);
 }
 
 // ---- anybody

@@ -50,8 +50,16 @@ class QueueRing {
   // ---- producers
 
   // A cell at the tail. `at` names it.
-  Attempt claim(Position& at, shm::OwnerId me) noexcept;
-  void publish(Position at, shm::OwnerId me) noexcept;
+  Attempt claim(Position& at, shm::OwnerId me) noexcept {
+    if (swap_where_we_were(at, put_at_, body_->tail, CellWord(CellState::empty, 0),
+                           CellWord(CellState::writing, 0, me))) [[likely]] {
+      return Attempt::done;
+    }
+    return claim_slowly(at, me);
+  }
+  void publish(Position at, shm::OwnerId me) noexcept {
+    change(at, CellWord(CellState::writing, 0, me), CellWord(CellState::full, 0));
+  }
   // After claim() has found it full: makes place in a larger ring. 0 or an errno value.
   int grow() noexcept;
   // Nothing can be claimed from now on.
@@ -59,13 +67,23 @@ class QueueRing {
 
   // ---- consumers
 
-  Attempt take(Position& at, shm::OwnerId me) noexcept;
-  void clear(Position at, shm::OwnerId me) noexcept;
+  Attempt take(Position& at, shm::OwnerId me) noexcept {
+    if (swap_where_we_were(at, get_at_, body_->head, CellWord(CellState::full, 0),
+                           CellWord(CellState::taken, 0, me))) [[likely]] {
+      return Attempt::done;
+    }
+    return take_slowly(at, me);
+  }
+  void clear(Position at, shm::OwnerId me) noexcept {
+    change(at, CellWord(CellState::taken, 0, me), CellWord(CellState::empty, 1));
+  }
 
   // ---- anybody
 
   // The value's room in a cell that is ours: cell_bytes - kCellHead.
-  [[nodiscard]] std::byte* room(Position at) const noexcept;
+  [[nodiscard]] std::byte* room(Position at) const noexcept {
+    return cell(bases_[at.ring].load(std::memory_order_relaxed), at.index) + kCellHead;
+  }
   // What take() would find.
   [[nodiscard]] Attempt look_at_head() noexcept;
   // Whether claim() would find no cell.
@@ -88,6 +106,8 @@ class QueueRing {
 
  private:
   using Word = sys::Atomic<std::uint64_t>;
+  // How many positions apart hints are written.
+  static constexpr std::uint32_t kHintEvery = 32;
 
   [[nodiscard]] std::uint32_t cells_of(std::uint32_t ring) const noexcept {
     return shape_.cells << ring;
@@ -114,8 +134,35 @@ class QueueRing {
   void pass(Position& at, CellWord seen) const noexcept;
   [[nodiscard]] bool is_before(Position a, Position b) const noexcept;
   bool follow(Position& at, const sys::Atomic<std::uint64_t>& hint, bool claimed) noexcept;
-  void note(std::atomic<std::uint64_t>& cursor, Position next, sys::Atomic<std::uint64_t>* hint,
-            Position done) noexcept;
+  // Where others of this process will begin; and now and then, for other processes: that costs a
+  // line that all share.
+  void note(std::atomic<std::uint64_t>& cursor, sys::Atomic<std::uint64_t>& hint,
+            Position done) noexcept {
+    Position next = done;
+    step(next);
+    cursor.store(next.pack(), std::memory_order_relaxed);
+    if (done.index % kHintEvery == 0) [[unlikely]]
+      hint.store(next.pack(), std::memory_order_relaxed);
+  }
+  // Most often the cell is as it has to be, without a mark: then one swap does it, and one transfer
+  // of its line between processors.
+  bool swap_where_we_were(Position& at, std::atomic<std::uint64_t>& cursor,
+                          sys::Atomic<std::uint64_t>& hint, CellWord from, CellWord to) noexcept {
+    at = Position::unpack(cursor.load(std::memory_order_relaxed));
+    const std::uint64_t lap = CellWord(CellState::empty, at.lap).bits();
+    std::uint64_t expected = lap | from.bits();
+    if (!word(at).compare_exchange_strong(expected, lap | to.bits(), std::memory_order_acq_rel)) {
+      return false;
+    }
+    note(cursor, hint, at);
+    return true;
+  }
+  // By their difference, which leaves marks alone.
+  void change(Position at, CellWord from, CellWord to) noexcept {
+    word(at).fetch_add(to.bits() - from.bits(), std::memory_order_seq_cst);
+  }
+  Attempt claim_slowly(Position& at, shm::OwnerId me) noexcept;
+  Attempt take_slowly(Position& at, shm::OwnerId me) noexcept;
   bool go_to_next_ring(Position& at) noexcept;
   Attempt find_tail(Position& at, CellWord& seen) noexcept;
   Attempt find_head(Position& at, CellWord& seen) noexcept;

@@ -28,6 +28,8 @@ namespace {
 static_assert(static_cast<std::uint32_t>(shm::ObjectKind::queue) == detail::kQueueKind);
 static_assert(channel::kCellHead == detail::kCellHeadBytes);
 
+constexpr int kPatience = 16;
+
 [[noreturn]] void throw_damaged() {
   throw Error("brood: what lies in this queue's shared memory makes no sense: it was overwritten");
 }
@@ -65,6 +67,23 @@ class Queues {
   std::size_t sweep_at_ = 16;
   std::uint64_t token_ = 0;
 };
+
+// What a cell holds besides its word, in one of four sizes that the compiler knows.
+void copy_room(std::byte* to, const std::byte* from, std::uint32_t cell_bytes) noexcept {
+  const auto copy = [&]<std::size_t bytes>(std::integral_constant<std::size_t, bytes> /*size*/) {
+    std::memcpy(to, from, bytes - channel::kCellHead);
+  };
+  switch (cell_bytes) {
+    case 16:
+      return copy(std::integral_constant<std::size_t, 16>());
+    case 32:
+      return copy(std::integral_constant<std::size_t, 32>());
+    case 64:
+      return copy(std::integral_constant<std::size_t, 64>());
+    default:
+      return copy(std::integral_constant<std::size_t, 128>());
+  }
+}
 
 channel::QueueShape shape_of(const QueueElement& element, const QueueOptions& options) {
   constexpr std::uint32_t kFirstCells = 64;
@@ -192,7 +211,7 @@ QueueCore::Outcome SharedQueue::put_cell(const std::byte* room, DeadlineNs deadl
     const Outcome outcome = claim_slowly(at, deadline, 0, attempt);
     if (outcome != Outcome::done) return outcome;
   }
-  std::memcpy(ring_.room(at), room, ring_.shape().cell_bytes - channel::kCellHead);
+  copy_room(ring_.room(at), room, ring_.shape().cell_bytes);
   ring_.publish(at, me_);
   published();
   return Outcome::done;
@@ -221,6 +240,9 @@ QueueCore::Outcome SharedQueue::take_slowly(Position& at, DeadlineNs deadline, A
     attempt = try_take(at);
     return attempt != Attempt::empty && attempt != Attempt::busy;
   };
+  // Who takes each item as it comes has its line and the producer's attention fetched for each:
+  // a moment later there are several.
+  for (int i = 0; i < kPatience && deadline != kNoWait; ++i) sys::cpu_relax();
   if (!taken()) {
     doorbell_.settle(body().board, [&] { return is_ready(); });
     bool came = false;
@@ -260,7 +282,7 @@ QueueCore::Outcome SharedQueue::get_cell(std::byte* room, DeadlineNs deadline) {
     const Outcome outcome = take_slowly(at, deadline, attempt);
     if (outcome != Outcome::done) return outcome;
   }
-  std::memcpy(room, ring_.room(at), ring_.shape().cell_bytes - channel::kCellHead);
+  copy_room(room, ring_.room(at), ring_.shape().cell_bytes);
   if (ring_.held() != nullptr) begin_task();
   ring_.clear(at, me_);
   cleared(0);
