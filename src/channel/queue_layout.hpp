@@ -138,7 +138,7 @@ struct QueueBody {
   sys::Atomic<std::uint32_t> deaths;     // since `bytes` was counted last
   sys::Atomic<std::uint32_t> abandoned;  // tasks whose consumers died or left, not yet told of
   shm::Bell finished;                    // join() sleeps here
-  sys::Atomic<std::int32_t> voided;      // void cells, roughly
+  sys::Atomic<std::uint32_t> has_void;   // 1: somebody has died in a put
   DoorbellBoard board;
   // [k]: the frame of ring k, which has 2^k times the cells of the first. [0] is not used.
   std::array<sys::Atomic<std::uint64_t>, kMaxRings> rings;

@@ -165,8 +165,7 @@ Attempt QueueRing::find_head(Position& at, CellWord& seen) noexcept {
 void QueueRing::pass_void(Position at, CellWord seen) noexcept {
   std::uint64_t bits = seen.bits();
   const std::uint64_t next = CellWord(CellState::empty, at.lap + 1).bits() | seen.marks();
-  if (!word(at).compare_exchange_strong(bits, next, std::memory_order_seq_cst)) return;
-  body_->voided.fetch_sub(1, std::memory_order_relaxed);
+  word(at).compare_exchange_strong(bits, next, std::memory_order_seq_cst);
 }
 
 // ---- producers
@@ -180,11 +179,18 @@ Attempt QueueRing::claim_slowly(Position& at, shm::OwnerId me) noexcept {
     if (found != Attempt::done) return found;
     std::uint64_t bits = seen.bits();
     const CellWord mine(CellState::writing, at.lap, me);
-    if (!word(at).compare_exchange_strong(bits, mine.bits(), std::memory_order_acq_rel)) continue;
+    // look() has acquired; nothing was written yet that would have to be released.
+    if (!word(at).compare_exchange_strong(bits, mine.bits(), std::memory_order_relaxed)) continue;
     note(put_at_, body_->tail, at);
     return Attempt::done;
   }
   return Attempt::damaged;
+}
+
+void QueueRing::publish_frame(Position at, shm::OwnerId me, shm::BlockRef frame) noexcept {
+  name_in(at).store(frame.bits, std::memory_order_relaxed);
+  objects_->give_frame(frame);
+  publish(at, me);
 }
 
 // Marks the cell at the tail of `ring`. `done`: the ring is ended, by whomever; `closed`.
@@ -242,11 +248,27 @@ Attempt QueueRing::take_slowly(Position& at, shm::OwnerId me) noexcept {
     if (found != Attempt::done) return found;
     std::uint64_t bits = seen.bits();
     const std::uint64_t mine = CellWord(CellState::taken, at.lap, me).bits() | seen.marks();
-    if (!word(at).compare_exchange_strong(bits, mine, std::memory_order_acq_rel)) continue;
+    // As in claim_slowly().
+    if (!word(at).compare_exchange_strong(bits, mine, std::memory_order_relaxed)) continue;
     note(get_at_, body_->head, at);
     return Attempt::done;
   }
   return Attempt::damaged;
+}
+
+// Of this queue, if there is one.
+shm::FramePlace QueueRing::frame_in(Position at) const noexcept {
+  const shm::BlockRef name{name_in(at).load(std::memory_order_relaxed)};
+  const shm::FramePlace frame = objects_->find_frame(name);
+  if (!frame || frame.header->container.load(std::memory_order_relaxed) != queue_.bits) return {};
+  return frame;
+}
+
+shm::FramePlace QueueRing::accept_frame(Position at) noexcept {
+  const shm::FramePlace frame = frame_in(at);
+  if (!frame) return {};
+  const bool ours = objects_->arena().transfer(frame.ref, shm::arena::kNobody, objects_->me());
+  return ours ? frame : shm::FramePlace{};
 }
 
 // ---- anybody
@@ -284,27 +306,35 @@ bool QueueRing::is_taking() noexcept {
   return false;
 }
 
+// From `head` to the ring's end, or to `end` if that lies there; void cells only if asked for.
+std::uint64_t QueueRing::count(Position head, Position end, bool with_void) const noexcept {
+  std::uint64_t count = 0;
+  for (std::uint32_t steps = 0; steps < most_steps(head) && head != end; ++steps) {
+    const CellWord seen = look(head);
+    if (!is_claimed(seen, head)) break;
+    if (with_void || !seen.is(CellState::voided)) ++count;
+    step(head);
+  }
+  return count;
+}
+
 std::uint64_t QueueRing::size() noexcept {
   Position head;
   CellWord seen(0);
   find_head(head, seen);
   const Position end = tail();
-  std::uint64_t count = 0;
-  for (; head.ring < end.ring && head.ring < kMaxRings; head = {head.ring + 1, 0, 0}) {
-    // As far as the mark; all that was claimed before it.
-    std::uint32_t steps = 0;
-    while (steps < most_steps(head) && is_claimed(look(head), head)) {
-      step(head);
-      ++steps;
-    }
-    count += steps;
-    if (reach(head.ring + 1) == nullptr) return count;
+  // Only where somebody died in a put is it necessary to look at each.
+  const bool with_void = body_->has_void.load(std::memory_order_relaxed) == 0;
+  if (with_void && head.ring == end.ring) {
+    return static_cast<std::uint64_t>(
+        std::max<std::int64_t>(end.minus(head, cells_of(end.ring)), 0));
   }
-  count +=
-      static_cast<std::uint64_t>(std::max<std::int64_t>(end.minus(head, cells_of(end.ring)), 0));
-  const auto voided =
-      static_cast<std::uint64_t>(std::max(body_->voided.load(std::memory_order_relaxed), 0));
-  return count - std::min(count, voided);
+  std::uint64_t sum = 0;
+  while (head.ring < end.ring) {
+    sum += count(head, end, with_void);
+    if (!go_to_next_ring(head)) return sum;
+  }
+  return sum + count(head, end, with_void);
 }
 
 // ---- the warden
@@ -313,13 +343,7 @@ std::uint64_t QueueRing::size() noexcept {
 // lap's frame, which is somebody's by now, or gone.
 void QueueRing::drop_frame(Position at) noexcept {
   if (shape_.framed == 0) return;
-  std::atomic_ref<std::uint64_t> name(*reinterpret_cast<std::uint64_t*>(room(at)));
-  const shm::BlockRef ref{name.load(std::memory_order_relaxed)};
-  const shm::FramePlace frame = objects_->find_frame(ref);
-  if (!frame || frame.header->container.load(std::memory_order_relaxed) != queue_.bits) return;
-  if (objects_->arena().transfer(ref, shm::arena::kNobody, objects_->me())) {
-    objects_->free_block(ref);
-  }
+  if (const shm::FramePlace frame = accept_frame(at)) objects_->free_block(frame.ref);
 }
 
 std::uint32_t QueueRing::bury_cell(Position at, shm::OwnerId dead) noexcept {
@@ -328,7 +352,7 @@ std::uint32_t QueueRing::bury_cell(Position at, shm::OwnerId dead) noexcept {
     const bool writing = seen.is(CellState::writing);
     if ((!writing && !seen.is(CellState::taken)) || seen.owner() != dead) return 0;
     drop_frame(at);
-    if (writing) body_->voided.fetch_add(1, std::memory_order_relaxed);
+    if (writing) body_->has_void.store(1, std::memory_order_relaxed);
     const CellWord next = writing ? CellWord(CellState::voided, seen.lap())
                                   : CellWord(CellState::empty, seen.lap() + 1);
     std::uint64_t bits = seen.bits();
@@ -336,7 +360,6 @@ std::uint32_t QueueRing::bury_cell(Position at, shm::OwnerId dead) noexcept {
                                          std::memory_order_seq_cst)) {
       return writing ? 0 : 1;
     }
-    if (writing) body_->voided.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 

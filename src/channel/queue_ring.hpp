@@ -60,6 +60,9 @@ class QueueRing {
   void publish(Position at, shm::OwnerId me) noexcept {
     change(at, CellWord(CellState::writing, 0, me), CellWord(CellState::full, 0));
   }
+  // The same of a cell that names a frame of ours, which is the queue's then. The name is in the
+  // cell before the frame is nobody's: there the warden finds it if we die in between.
+  void publish_frame(Position at, shm::OwnerId me, shm::BlockRef frame) noexcept;
   // After claim() has found it full: makes place in a larger ring. 0 or an errno value.
   int grow() noexcept;
   // Nothing can be claimed from now on.
@@ -77,6 +80,10 @@ class QueueRing {
   void clear(Position at, shm::OwnerId me) noexcept {
     change(at, CellWord(CellState::taken, 0, me), CellWord(CellState::empty, 1));
   }
+
+  // Makes the frame that is named in a cell of ours our own. None: somebody wrote there who should
+  // not.
+  shm::FramePlace accept_frame(Position at) noexcept;
 
   // ---- anybody
 
@@ -130,6 +137,10 @@ class QueueRing {
     ++at.lap;
   }
   [[nodiscard]] std::uint32_t most_steps(Position at) const noexcept;
+  [[nodiscard]] std::atomic_ref<std::uint64_t> name_in(Position at) const noexcept {
+    return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(room(at)));
+  }
+  [[nodiscard]] shm::FramePlace frame_in(Position at) const noexcept;
   static bool is_claimed(CellWord seen, Position at) noexcept;
   void pass(Position& at, CellWord seen) const noexcept;
   [[nodiscard]] bool is_before(Position a, Position b) const noexcept;
@@ -151,7 +162,7 @@ class QueueRing {
     at = Position::unpack(cursor.load(std::memory_order_relaxed));
     const std::uint64_t lap = CellWord(CellState::empty, at.lap).bits();
     std::uint64_t expected = lap | from.bits();
-    if (!word(at).compare_exchange_strong(expected, lap | to.bits(), std::memory_order_acq_rel)) {
+    if (!word(at).compare_exchange_strong(expected, lap | to.bits(), std::memory_order_acquire)) {
       return false;
     }
     note(cursor, hint, at);
@@ -167,6 +178,7 @@ class QueueRing {
   Attempt find_tail(Position& at, CellWord& seen) noexcept;
   Attempt find_head(Position& at, CellWord& seen) noexcept;
   Attempt end_ring(std::uint32_t ring, std::uint64_t mark) noexcept;
+  [[nodiscard]] std::uint64_t count(Position head, Position end, bool with_void) const noexcept;
   void pass_void(Position at, CellWord seen) noexcept;
   void drop_frame(Position at) noexcept;
   std::uint32_t bury_cell(Position at, shm::OwnerId dead) noexcept;
@@ -187,8 +199,7 @@ void QueueRing::for_each_frame(Visit&& visit) noexcept {
   for (std::uint32_t ring = 0; ring < kMaxRings && reach(ring) != nullptr; ++ring) {
     for (Position at{ring, 0, 0}; at.index < cells_of(ring); ++at.index) {
       if (!look(at).is(CellState::full)) continue;
-      std::atomic_ref<std::uint64_t> name(*reinterpret_cast<std::uint64_t*>(room(at)));
-      visit(shm::BlockRef{name.load(std::memory_order_relaxed)});
+      visit(shm::BlockRef{name_in(at).load(std::memory_order_relaxed)});
     }
   }
 }

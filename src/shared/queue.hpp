@@ -78,14 +78,10 @@ class SharedQueue final : public detail::QueueCore {
   [[nodiscard]] bool is_ready() noexcept;
 
   // queue_frames.cpp
-  bool accept_frame(Position at, detail::QueueFrame& frame) noexcept;
   bool drop_oldest() noexcept;
   bool reserve(std::size_t bytes) noexcept;
   void recount() noexcept;
   void unreserve(std::size_t bytes) noexcept;
-  [[nodiscard]] std::atomic_ref<std::uint64_t> name_in(Position at) const noexcept {
-    return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(ring_.room(at)));
-  }
 
   // queue_tasks.cpp
   [[nodiscard]] bool is_finished();

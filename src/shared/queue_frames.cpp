@@ -131,7 +131,6 @@ QueueCore::Outcome SharedQueue::loan_frame(std::size_t bytes, DeadlineNs deadlin
   return Outcome::done;
 }
 
-// The name is in the cell before the frame is nobody's: then the warden finds it there if we die.
 QueueCore::Outcome SharedQueue::put_frame(QueueFrame& frame, DeadlineNs deadline) {
   ready_here();
   if (!frame.is_ours()) throw StaleHandle("brood: this message belongs to another process");
@@ -147,25 +146,10 @@ QueueCore::Outcome SharedQueue::put_frame(QueueFrame& frame, DeadlineNs deadline
     const Outcome outcome = claim_slowly(at, deadline, bytes, attempt);
     if (outcome != Outcome::done) return outcome;
   }
-  name_in(at).store(frame.name(), std::memory_order_relaxed);
-  objects_->give_frame({frame.name()});
+  ring_.publish_frame(at, me_, {frame.name()});
   frame.release();
-  ring_.publish(at, me_);
   published();
   return Outcome::done;
-}
-
-// Of a cell that is ours: its frame becomes ours, too. False: there is none, if somebody has
-// written here who should not.
-bool SharedQueue::accept_frame(Position at, QueueFrame& frame) noexcept {
-  const shm::BlockRef name{name_in(at).load(std::memory_order_relaxed)};
-  const shm::FramePlace place = objects_->find_frame(name);
-  if (!place) return false;
-  const std::uint64_t container = place.header->container.load(std::memory_order_relaxed);
-  if (container != handle_.hold()->ref().bits) return false;
-  if (!objects_->arena().transfer(name, shm::arena::kNobody, me_)) return false;
-  frame = as_frame(place);
-  return true;
 }
 
 QueueCore::Outcome SharedQueue::get_frame(QueueFrame& frame, DeadlineNs deadline) {
@@ -177,10 +161,11 @@ QueueCore::Outcome SharedQueue::get_frame(QueueFrame& frame, DeadlineNs deadline
       const Outcome outcome = take_slowly(at, deadline, attempt);
       if (outcome != Outcome::done) return outcome;
     }
-    const bool accepted = accept_frame(at, frame);
+    const shm::FramePlace accepted = ring_.accept_frame(at);
+    if (accepted) frame = as_frame(accepted);
     if (accepted && ring_.held() != nullptr) begin_task();
     ring_.clear(at, me_);
-    cleared(accepted ? frame.payload().size() : 0);
+    cleared(accepted.payload.size());
     if (accepted) return Outcome::done;
   }
 }
@@ -189,10 +174,11 @@ QueueCore::Outcome SharedQueue::get_frame(QueueFrame& frame, DeadlineNs deadline
 bool SharedQueue::drop_oldest() noexcept {
   Position at;
   if (ring_.take(at, me_) != Attempt::done) return false;
-  QueueFrame dropped;
-  if (ring_.shape().framed != 0) accept_frame(at, dropped);
+  shm::FramePlace dropped;
+  if (ring_.shape().framed != 0) dropped = ring_.accept_frame(at);
   ring_.clear(at, me_);
-  cleared(dropped ? dropped.payload().size() : 0);
+  cleared(dropped.payload.size());
+  if (dropped) objects_->free_block(dropped.ref);
   if (ring_.held() != nullptr) body().finished.ring_for_all();
   return true;
 }
