@@ -6,6 +6,7 @@
 #include "brood/future.hpp"
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
+#include "brood/queue.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
 #include "brood/shared_memory.hpp"

@@ -1,6 +1,7 @@
 #include "channel/burial.hpp"
 
 #include "channel/sync_burial.hpp"
+#include "channel/queue_burial.hpp"
 
 namespace brood::channel {
 
@@ -15,6 +16,8 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
       return bury_in_condition(object, dead);
     case shm::ObjectKind::barrier:
       return bury_in_barrier(object, dead);
+    case shm::ObjectKind::queue:
+      return bury_in_queue(object, dead, objects);
     default:
       break;
   }
