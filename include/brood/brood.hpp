@@ -5,6 +5,8 @@
 #include "brood/pool.hpp"
 #include "brood/future.hpp"
 #include "brood/process.hpp"
+#include "brood/pipe.hpp"
+#include "brood/fd.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
 #include "brood/hooks.hpp"

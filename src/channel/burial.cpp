@@ -1,11 +1,14 @@
 #include "channel/burial.hpp"
 
+#include "channel/stream.hpp"
+
 namespace brood::channel {
 
 void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& objects) noexcept {
-  static_cast<void>(dead);
-  static_cast<void>(objects);
   switch (object.kind) {
+    case shm::ObjectKind::pipe:
+      bury_in_pipe(object, dead, objects);
+      break;
     default:
       break;
   }
