@@ -81,8 +81,9 @@ class ProcessControl {
   // Starts it: once. Throws StartError, SystemError, FamilyBroken, and NotSendable if the callable
   // points into this process's memory.
   void start() {
-    handle_.require_valid();
+    handle_.require_unstarted();
     handle_.start(target());
+    started();
   }
 
   // Until it has ended. Throws Error if it was not started.
@@ -149,6 +150,8 @@ class ProcessControl {
 
   // What the child calls; its exit status.
   virtual detail::ProcessTarget& target() = 0;
+  // The child has what it needs.
+  virtual void started() {}
 
  private:
   detail::ProcessHandle handle_;
@@ -165,9 +168,12 @@ class ProcessControl {
 //
 //   Threads:   one at a time per object.
 //   Blocking:  join(), and the destructor of one that runs.
-//   Ownership: movable. The destructor joins; it terminates (SIGTERM, after a second SIGKILL) a
-//              daemon, and any process while an exception unwinds. In a process that you fork
-//              yourself, copies are inert.
+//   Ownership: movable. Function and arguments are given up once it has started, so that a Pipe's
+//   end
+//              that was passed to the child is the child's alone; what `forked` takes is kept as
+//              long as this object. The destructor joins; it terminates (SIGTERM, after a second
+//              SIGKILL) a daemon, and any process while an exception unwinds. In a process that you
+//              fork yourself, copies are inert.
 //   Errors:    see the members. An exception that leaves the function is printed to stderr by the
 //              child, and ends it with status 1.
 //   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this
@@ -198,6 +204,9 @@ class Process final : public ProcessControl {
 
  private:
   detail::ProcessTarget& target() override { return *target_; }
+  void started() override {
+    if (target_->may_go()) target_.reset();
+  }
 
   std::unique_ptr<detail::ProcessTarget> target_;
 };

@@ -126,8 +126,8 @@ class PoolCaller final : public detail::PoolCore {
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
-  TaskTicket commit(const TaskDraft& draft, detail::BoundPtr blob) override {
-    const TaskTicket task = records_->commit(draft, std::move(blob));
+  TaskTicket commit(const TaskDraft& draft, detail::TaskBaggage baggage) override {
+    const TaskTicket task = records_->commit(draft, std::move(baggage));
     // Somebody who looks will find it, or pass the rest on.
     if (!idle_.anyone_looking()) idle_.wake_one();
     return task;
@@ -275,6 +275,7 @@ class PoolCaller final : public detail::PoolCore {
     }
     arena_limit_ = start::init_options().arena_limit_bytes.value_or(sys::physical_memory() / 2);
     if (start::init_options().huge_pages) sys::advise_huge_pages(segment_.base(), segment_.size());
+    view_.caller().member = warden::ObjectSpace::join().objects().me();
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
   }
 

@@ -9,6 +9,7 @@
 #include "brood/error.hpp"
 #include "pool/call.hpp"
 #include "pool/task.hpp"
+#include "warden/object_space.hpp"
 
 namespace brood::pool {
 
@@ -92,12 +93,12 @@ void Records::drop(const TaskDraft& draft) noexcept {
   free_.push_back(draft.index);
 }
 
-TaskTicket Records::commit(const TaskDraft& draft, detail::BoundPtr blob) {
+TaskTicket Records::commit(const TaskDraft& draft, detail::TaskBaggage baggage) {
   TaskRequest& request = view_.request(draft.index);
   std::uint32_t generation = request.generation.load(std::memory_order_relaxed) + 1;
   if (generation == 0) generation = 1;  // 0 would be no entry
   const std::lock_guard lock(mutex_);
-  if (blob != nullptr) blobs_[draft.index] = std::move(blob);
+  if (!baggage.empty()) baggage_[draft.index] = std::move(baggage);
   // Released: the supervisor's audit reads the word first, then this.
   request.generation.store(generation, std::memory_order_release);
   publish_task(view_.state(draft.index), generation);
@@ -173,7 +174,7 @@ void Records::recycle(TaskTicket task) noexcept {
   TaskState& state = view_.state(task.index);
   if (has_ended(view_, task)) free_reply_blocks(request, state);
   free_request_blocks(request);
-  if (!blobs_.empty()) blobs_.erase(task.index);
+  if (!baggage_.empty()) baggage_.erase(task.index);
   release_task(state);
   free_.push_back(task.index);
 }
@@ -198,8 +199,24 @@ void Records::free_reply(ReplyKind kind, const std::byte* place) noexcept {
   if (kind != ReplyKind::value_block && kind != ReplyKind::exception_block) return;
   BlockRef ref;
   std::memcpy(&ref, place, sizeof ref);
+  free_kept_handles(outbox_.resolve(ref));
   outbox_.free(ref);
   want_trim();
+}
+
+// What a worker keeps alive for us by a frame: by now we hold it ourselves, or don't want it.
+void Records::free_kept_handles(std::span<const std::byte> packet) noexcept {
+  shm::PacketHeader header{};
+  if (packet.size() < sizeof header) return;
+  std::memcpy(&header, packet.data(), sizeof header);
+  warden::ObjectSpace* space = warden::ObjectSpace::current();
+  if (header.handles == 0 || space == nullptr) return;
+  shm::Objects& objects = space->objects();
+  const shm::FramePlace frame = objects.find_frame({header.handles});
+  // Anything else that is ours is not for a worker to name.
+  if (!frame || !frame.payload.empty() || objects.arena().owner(frame.ref) != objects.me()) return;
+  objects.free_block(frame.ref);
+  space->ask_to_collect();
 }
 
 void Records::free_request_blocks(TaskRequest& request) noexcept {
@@ -241,6 +258,8 @@ std::uint64_t Records::place(const detail::BoundBlob& blob) {
   }
   std::memcpy(block.bytes.data(), &header, sizeof header);
   try {
+    // The blob itself keeps what its values refer to.
+    const detail::HandleCollector collector;
     blob.encode(block.bytes.subspan(sizeof header, blob.size()));
   } catch (...) {
     inbox_.free(block.ref);

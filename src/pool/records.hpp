@@ -26,8 +26,8 @@ class Records {
   // A record with room for the arguments, filled but for them.
   detail::TaskDraft draft(const detail::TaskSpec& spec);
   void drop(const detail::TaskDraft& draft) noexcept;
-  // Makes it a task that workers can take. `blob` is kept until the record is free again.
-  detail::TaskTicket commit(const detail::TaskDraft& draft, detail::BoundPtr blob);
+  // Makes it a task that workers can take. The baggage is kept until the record is free again.
+  detail::TaskTicket commit(const detail::TaskDraft& draft, detail::TaskBaggage baggage);
   // Frees the record, or remembers to once the task has ended. `over`: no task will end any more.
   void release(detail::TaskTicket task, bool over) noexcept;
 
@@ -49,6 +49,7 @@ class Records {
   void recycle(detail::TaskTicket task) noexcept;
   void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
   void free_reply(shm::ReplyKind kind, const std::byte* place) noexcept;
+  static void free_kept_handles(std::span<const std::byte> packet) noexcept;
   void free_request_blocks(shm::TaskRequest& request) noexcept;
   shm::Arena::Allocation allocate(shm::Arena& arena, std::size_t bytes, bool zeroed);
   void want_trim() noexcept;
@@ -63,7 +64,7 @@ class Records {
   std::vector<std::uint32_t> free_;
   std::vector<detail::TaskTicket> abandoned_;  // released before their task ended
   std::size_t next_abandoned_ = 0;
-  std::unordered_map<std::uint32_t, detail::BoundPtr> blobs_;
+  std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
 };
 
 // Whether the task has ended.

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "brood/detail/object.hpp"
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
 #include "pool/call.hpp"
@@ -98,14 +99,30 @@ class Worker final : public detail::TaskFrame {
     desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
   }
 
-  std::span<std::byte> reply(std::size_t bytes) override {
-    if (bytes <= shm::kInlineReplyBytes) {
+  std::span<std::byte> reply(std::size_t bytes, bool has_handles) override {
+    if (bytes <= shm::kInlineReplyBytes && !has_handles) {
       state_->length = static_cast<std::uint32_t>(bytes);
       state_->kind = ReplyKind::value_inline;
       return std::span(state_->reply).first(bytes);
     }
     state_->kind = ReplyKind::value_block;
     return reply_in_block(state_->reply.data(), bytes);
+  }
+
+  // By a frame that becomes the caller's before the reply can be seen.
+  void keep_for_caller(std::span<const detail::ObjectHandle> handles) override {
+    if (handles.empty()) return;
+    std::vector<shm::SentRef> refs;
+    for (const detail::ObjectHandle& handle : handles) {
+      refs.push_back({BlockRef{handle.name()}, handle.side()});
+    }
+    shm::Objects& objects = warden::ObjectSpace::join().objects();
+    const shm::FramePlace frame = objects.make_frame({}, refs, 0);
+    if (!frame) throw ArenaFull("brood: there is no shared memory for the handles in a result");
+    objects.arena().transfer(frame.ref, objects.me(), view_.caller().member);
+    const std::uint64_t name = frame.ref.bits;
+    std::memcpy(outbox_.resolve(block_).data() + offsetof(shm::PacketHeader, handles), &name,
+                sizeof name);
   }
 
   [[nodiscard]] std::uint32_t count() const noexcept override { return request_->count; }

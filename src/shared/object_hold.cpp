@@ -158,6 +158,14 @@ void ObjectHold::take_back_from(std::uint16_t slot) noexcept {
 std::uint64_t ObjectHandle::name() const noexcept { return hold_ ? hold_->ref().bits : 0; }
 std::uint32_t ObjectHandle::side() const noexcept { return hold_ ? hold_->side() : 0; }
 
+bool ObjectHandle::give_to(std::uint16_t slot) const { return !hold_ || hold_->give_to(slot); }
+void ObjectHandle::take_back_from(std::uint16_t slot) const noexcept {
+  if (hold_) hold_->take_back_from(slot);
+}
+void ObjectHandle::adopt() const {
+  if (hold_) static_cast<void>(hold_->use());
+}
+
 HandleCollector::HandleCollector() noexcept : outer_(the_collector) { the_collector = this; }
 HandleCollector::~HandleCollector() { the_collector = outer_; }
 HandleCollector* HandleCollector::current() noexcept { return the_collector; }

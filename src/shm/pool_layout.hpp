@@ -101,7 +101,8 @@ inline constexpr std::size_t kInlineArgumentBytes = 80;
 // Begins every outbox block that holds an encoded reply; the encoding follows.
 struct PacketHeader {
   std::uint64_t length;
-  std::uint64_t reserved;
+  std::uint64_t handles;  // BlockRef of a frame among the family's objects that is the caller's and
+                          // names what the reply does; 0: none
 };
 static_assert(sizeof(PacketHeader) == 16);
 
@@ -197,6 +198,7 @@ struct CallerHeader {
   sys::Atomic<std::uint32_t> term_ms;  // from SIGTERM to SIGKILL, when order is terminate
   sys::Atomic<std::uint32_t> records;  // indices below it have memory and may be in use
   sys::Atomic<std::uint32_t> doubts;   // counts requests to look whether all still makes sense
+  OwnerId member;                      // the caller's place in the family
 };
 
 // ---- the supervisor zone

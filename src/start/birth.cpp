@@ -132,7 +132,8 @@ class ProcessFrame final : public detail::TaskFrame {
   }
   void enter_user_code() noexcept override {}
   void leave_user_code() noexcept override {}
-  std::span<std::byte> reply(std::size_t bytes) override {
+  void keep_for_caller(std::span<const detail::ObjectHandle> /*handles*/) override {}
+  std::span<std::byte> reply(std::size_t bytes, bool /*has_handles*/) override {
     if (bytes != reply_.size()) throw DecodeError("brood: this is no process's code");
     return reply_;
   }

@@ -4,7 +4,9 @@
 #include <exception>
 #include <span>
 #include <utility>
+#include <vector>
 
+#include "brood/detail/object.hpp"
 #include "brood/signals.hpp"
 #include "start/child.hpp"
 #include "start/child_main.hpp"
@@ -34,8 +36,9 @@ struct ForkedLife {
   shm::OwnerId owner;
   int parent_pid;
   const std::string& parent_name;
-  const start::Preparation* preparation;  // nullptr: it differs from the caller in nothing
-  const sys::Fd& line;                    // to tell on whether that could be had
+  const start::Preparation* preparation;       // nullptr: it differs from the caller in nothing
+  std::vector<detail::ObjectHandle>& handles;  // in the arguments
+  const sys::Fd& line;                         // to tell on whether that could be had
 };
 
 // The options of a forked child.
@@ -80,7 +83,61 @@ void take_options(const ForkedLife& life) noexcept {
   if (sys::parent_id() != life.parent_pid) parent.reset();
   start::begin_life(life.settings.name, parent_name, life.parent_pid, std::move(parent));
   start::run_after_fork_actions();
-  start::leave_child(start::run_user_code(life.settings.name, [&] { return target.run(); }));
+  start::leave_child(start::run_user_code(life.settings.name, [&] {
+    for (const ObjectHandle& handle : life.handles) handle.adopt();
+    life.handles.clear();
+    return target.run();
+  }));
+}
+
+// Holds for a child, until it is sure to be there.
+class Gifts {
+ public:
+  // Throws StaleHandle.
+  Gifts(std::vector<ObjectHandle> handles, std::uint16_t slot)
+      : handles_(std::move(handles)), slot_(slot) {
+    for (; given_ < handles_.size(); ++given_) {
+      if (handles_[given_].give_to(slot_)) continue;
+      take_back();
+      throw StaleHandle("brood: an object that is to be passed to a process is gone");
+    }
+  }
+  ~Gifts() { take_back(); }
+  Gifts(const Gifts&) = delete;
+  Gifts& operator=(const Gifts&) = delete;
+
+  [[nodiscard]] std::vector<ObjectHandle>& handles() noexcept { return handles_; }
+  void keep() noexcept { given_ = 0; }
+
+ private:
+  void take_back() noexcept {
+    while (given_ > 0) handles_[--given_].take_back_from(slot_);
+  }
+
+  std::vector<ObjectHandle> handles_;
+  std::uint16_t slot_;
+  std::size_t given_ = 0;
+};
+
+// A place in the family. Those of processes that have just ended are free once the warden has seen
+// to what they held.
+std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) {
+  constexpr std::int64_t kLongestBurialNs = 1'000'000'000;
+  constexpr std::int64_t kPauseNs = 100'000;
+  const std::int64_t deadline = sys::now_ns() + kLongestBurialNs;
+  for (;;) {
+    if (const auto place = owners.claim(sys::process_id())) return place;
+    if (sys::now_ns() >= deadline) return std::nullopt;
+    sys::sleep_ns(kPauseNs);
+  }
+}
+
+// What the call that is sent refers to.
+SentCall send_collecting(const ProcessTarget& target, std::vector<ObjectHandle>& handles) {
+  HandleCollector collector;
+  SentCall call = target.send();
+  handles = std::move(collector.handles());
+  return call;
 }
 
 }  // namespace
@@ -103,6 +160,9 @@ struct ProcessHandle::State {
 
   start::ChildRecord fork_one(ProcessTarget& target, shm::OwnerId owner, bool asked_for) const {
     const int self = sys::process_id();
+    std::vector<ObjectHandle> handles;
+    if (target.carries_handles()) send_collecting(target, handles);
+    Gifts gifts(std::move(handles), owner.slot);
     std::optional<start::Preparation> ready;
     sys::Fd line[2];
     if (start::changes_anything(settings)) {
@@ -112,7 +172,7 @@ struct ProcessHandle::State {
     start::Forked forked = start::fork_now(start::ForkFor::process, asked_for);
     if (forked.pid == 0) {
       forked_main(target, {settings, owner, self, start::process_name(), ready ? &*ready : nullptr,
-                           line[1]});
+                           gifts.handles(), line[1]});
     }
     warden::Family::current()->owners().settle(owner, forked.pid);
     start::ChildRecord record;
@@ -132,12 +192,15 @@ struct ProcessHandle::State {
       }
       keep_captured(record, *ready);
     }
+    gifts.keep();
     return record;
   }
 
   start::ChildRecord bear_one(const ProcessTarget& target, shm::OwnerId owner,
                               StartMethod method) const {
-    SentCall call = target.send();
+    std::vector<ObjectHandle> handles;
+    SentCall call = send_collecting(target, handles);
+    Gifts gifts(std::move(handles), owner.slot);
     start::require_known_code(call.thunk, call.function);
     start::BirthOrder order;
     order.method = method;
@@ -152,6 +215,7 @@ struct ProcessHandle::State {
     record.pidfd = std::move(born.pidfd);
     record.line = std::move(born.line);
     record.owner = owner;
+    gifts.keep();
     return record;
   }
 
@@ -192,14 +256,17 @@ ProcessHandle::State& ProcessHandle::state() const {
   return *state_;
 }
 
-void ProcessHandle::start(ProcessTarget& target) {
+void ProcessHandle::require_unstarted() const {
   state().require_mine();
   if (state().child != nullptr) throw Error("brood: a Process is started once; make another");
+}
+
+void ProcessHandle::start(ProcessTarget& target) {
   start::bury_ended_children();
   const start::Choice choice = start::choose(state().settings.start);
   target.check(choice.method == StartMethod::spawn ? Addresses::of_its_own : Addresses::of_a_copy);
   warden::Family& family = warden::Family::join();
-  const std::optional<shm::OwnerId> owner = family.owners().claim(sys::process_id());
+  const std::optional<shm::OwnerId> owner = claim_place(family.owners());
   if (!owner) {
     throw StartError("brood: " + std::to_string(shm::kFamilySlots) +
                      " processes of this family are alive; end some first");

@@ -261,7 +261,7 @@ class PoolThreadsTest : public testing::Test {
     const detail::TaskDraft draft = records_.draft(spec);
     std::memcpy(draft.arguments.data(), &order, sizeof order);
     Pattern(order.seed).write(draft.arguments.subspan(sizeof order));
-    const TaskTicket task = records_.commit(draft, nullptr);
+    const TaskTicket task = records_.commit(draft, {});
     pool::IdleWorkers idle(view_);
     if (!idle.anyone_looking()) idle.wake_one();
     return {task, order, retries};

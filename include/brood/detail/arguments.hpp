@@ -18,6 +18,7 @@
 
 #include "brood/codec.hpp"
 #include "brood/detail/callable.hpp"
+#include "brood/detail/object.hpp"
 
 namespace brood::detail {
 
@@ -73,6 +74,8 @@ template <class T>
 struct ValueWire {
   using Value = T;
   using Decoded = T;
+  // Whether handles of shared objects may be among what is sent.
+  static constexpr bool carries_handles = may_carry_handles<T>();
 
   // Keeps a reference where no conversion is needed, so that nothing is copied or moved before
   // the task is sure to be accepted.
@@ -110,6 +113,7 @@ struct ViewWire {
                 "vector instead");
   using Value = View;
   using Decoded = View;
+  static constexpr bool carries_handles = false;
   template <class Arg>
   using Prepared = View;
 
@@ -221,6 +225,8 @@ template <class List>
 struct ArgumentPack;
 template <class... Wires>
 struct ArgumentPack<TypeList<Wires...>> {
+  static constexpr bool carries_handles = (Wires::carries_handles || ...);
+
   template <class... Prepared>
   static std::size_t end_after(std::size_t begin, const Prepared&... values) {
     ((begin = Wires::end_after(begin, values)), ...);

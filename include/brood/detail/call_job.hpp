@@ -4,6 +4,7 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "brood/detail/arguments.hpp"
 #include "brood/detail/pool_core.hpp"
@@ -20,8 +21,8 @@ class DraftGuard {
   DraftGuard(const DraftGuard&) = delete;
   DraftGuard& operator=(const DraftGuard&) = delete;
 
-  TaskTicket commit(BoundPtr blob) {
-    const TaskTicket task = core_->commit(draft_, std::move(blob));
+  TaskTicket commit(TaskBaggage baggage) {
+    const TaskTicket task = core_->commit(draft_, std::move(baggage));
     core_ = nullptr;
     return task;
   }
@@ -30,6 +31,19 @@ class DraftGuard {
   PoolCore* core_;
   TaskDraft draft_;
 };
+
+// Runs `encode`, and returns the handles that it has sent. Costs nothing where there can be none.
+template <bool may_have_handles, class Encode>
+std::vector<ObjectHandle> collecting_handles(Encode&& encode) {
+  if constexpr (may_have_handles) {
+    HandleCollector collector;
+    encode();
+    return std::move(collector.handles());
+  } else {
+    encode();
+    return {};
+  }
+}
 
 // Encodes `value` into the room that `make_room(bytes)` gives.
 template <class R, class MakeRoom>
@@ -79,8 +93,9 @@ struct CallJob<F, TypeList<Wires...>> {
     DraftGuard guard(core, draft);
     Writer out(draft.arguments);
     Callable::encode(f, out, [&](const BoundPtr& blob) { return core.place(blob); });
-    Pack::encode(out, Callable::size, values...);
-    return guard.commit(Callable::blob(f));
+    auto handles = collecting_handles<Pack::carries_handles>(
+        [&] { Pack::encode(out, Callable::size, values...); });
+    return guard.commit({Callable::blob(f), std::move(handles)});
   }
 
   static void run(TaskFrame& frame) {
@@ -93,12 +108,16 @@ struct CallJob<F, TypeList<Wires...>> {
     if constexpr (std::is_void_v<Result>) {
       std::apply([&](auto&... values) { std::invoke(f, std::move(values)...); }, arguments);
       code.leave();
-      static_cast<void>(frame.reply(0));
+      static_cast<void>(frame.reply(0, false));
     } else {
       const Result result = std::apply(
           [&](auto&... values) -> Raw { return std::invoke(f, std::move(values)...); }, arguments);
       code.leave();
-      encode_result(result, [&](std::size_t bytes) { return frame.reply(bytes); });
+      constexpr bool has_handles = may_carry_handles<Result>();
+      const auto handles = collecting_handles<has_handles>([&] {
+        encode_result(result, [&](std::size_t bytes) { return frame.reply(bytes, has_handles); });
+      });
+      if constexpr (has_handles) frame.keep_for_caller(handles);
     }
   }
 };

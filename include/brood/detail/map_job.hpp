@@ -45,7 +45,14 @@ struct MapJob {
       return fixed_size<Result>.value_or(kMaxCellBytes + 1);
     }
   }();
-  static constexpr bool in_cell = value_bytes <= kMaxCellBytes;
+  static constexpr bool has_handles = [] {
+    if constexpr (std::is_void_v<Result>) {
+      return false;
+    } else {
+      return may_carry_handles<Result>();
+    }
+  }();
+  static constexpr bool in_cell = value_bytes <= kMaxCellBytes && !has_handles;
   static constexpr std::uint32_t cell_bytes =
       in_cell ? std::max<std::uint32_t>((value_bytes + 7) / 8 * 8, 8) : 8;
 
@@ -65,15 +72,17 @@ struct MapJob {
     DraftGuard guard(core, draft);
     Writer out(draft.arguments);
     Callable::encode(f, out, [&](const BoundPtr& blob) { return core.place(blob); });
-    std::size_t begin = Callable::size;
-    for (Iterator i = first; i != last; ++i) {
-      // Kept alive: a view may make its elements as it goes, and prepare() refers to them.
-      auto&& element = *i;
-      const auto& value = Wire::prepare(std::forward<decltype(element)>(element));
-      Wire::encode(value, out, begin);
-      begin = Wire::end_after(begin, value);
-    }
-    return guard.commit(Callable::blob(f));
+    auto handles = collecting_handles<Wire::carries_handles>([&] {
+      std::size_t begin = Callable::size;
+      for (Iterator i = first; i != last; ++i) {
+        // Kept alive: a view may make its elements as it goes, and prepare() refers to them.
+        auto&& element = *i;
+        const auto& value = Wire::prepare(std::forward<decltype(element)>(element));
+        Wire::encode(value, out, begin);
+        begin = Wire::end_after(begin, value);
+      }
+    });
+    return guard.commit({Callable::blob(f), std::move(handles)});
   }
 
   static void run(TaskFrame& frame) {
@@ -106,8 +115,11 @@ struct MapJob {
     } else {
       const Result result = std::invoke(f, std::move(value));
       code.leave();
-      encode_result(result,
-                    [&](std::size_t bytes) { return frame.reply_element(index, bytes, in_cell); });
+      const auto handles = collecting_handles<has_handles>([&] {
+        encode_result(
+            result, [&](std::size_t bytes) { return frame.reply_element(index, bytes, in_cell); });
+      });
+      if constexpr (has_handles) frame.keep_for_caller(handles);
     }
   }
 };

@@ -40,6 +40,13 @@ class ObjectHandle {
   [[nodiscard]] std::uint64_t name() const noexcept;
   [[nodiscard]] std::uint32_t side() const noexcept;
 
+  // A hold of a child that is about to be started, whose place in the family is `slot`; it is there
+  // before the child is, so that ours may go. False: the object is gone.
+  [[nodiscard]] bool give_to(std::uint16_t slot) const;
+  void take_back_from(std::uint16_t slot) const noexcept;
+  // In that child: the hold is now counted with this handle and its copies.
+  void adopt() const;
+
  private:
   std::shared_ptr<ObjectHold> hold_;
 };

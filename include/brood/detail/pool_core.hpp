@@ -8,8 +8,10 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "brood/detail/callable.hpp"
+#include "brood/detail/object.hpp"
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
 
@@ -35,6 +37,13 @@ struct TaskTicket {
 struct TaskDraft {
   std::uint32_t index = 0;
   std::span<std::byte> arguments;
+};
+
+// What the caller keeps for a task until it is released: what the arguments only refer to.
+struct TaskBaggage {
+  BoundPtr blob;
+  std::vector<ObjectHandle> handles;
+  [[nodiscard]] bool empty() const noexcept { return blob == nullptr && handles.empty(); }
 };
 
 // What is needed besides the arguments.
@@ -79,8 +88,8 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // callable's code is not in the workers). Every draft must be committed or dropped.
   virtual TaskDraft draft(const TaskSpec& spec) = 0;
   virtual void drop(const TaskDraft& draft) noexcept = 0;
-  // The workers may take it from now on. `blob` is kept until the task is released.
-  virtual TaskTicket commit(const TaskDraft& draft, BoundPtr blob) = 0;
+  // The workers may take it from now on. The baggage is kept until the task is released.
+  virtual TaskTicket commit(const TaskDraft& draft, TaskBaggage baggage) = 0;
   // The inbox block with the bytes of `blob`.
   virtual std::uint64_t place(const BoundPtr& blob) = 0;
 

@@ -53,6 +53,10 @@ class ProcessTarget {
   virtual void check(Addresses /*there*/) const {}
   // The exit status.
   virtual int run() = 0;
+  // Whether the child needs nothing more of it once it has started.
+  [[nodiscard]] virtual bool may_go() const noexcept { return false; }
+  // Whether send() may send handles of shared objects.
+  [[nodiscard]] virtual bool carries_handles() const noexcept { return false; }
   // Throws NotSendable. Never asked of a target that always forks.
   [[nodiscard]] virtual SentCall send() const { throw NotSendable("brood: this always forks"); }
 };
@@ -66,7 +70,7 @@ class ProcessHandle {
   ProcessHandle& operator=(ProcessHandle&&) noexcept;
   ~ProcessHandle();
 
-  void require_valid() const { static_cast<void>(state()); }  // throws Error if moved from
+  void require_unstarted() const;  // throws Error if it was started before, or moved from
   void start(ProcessTarget& target);
   bool join_until(DeadlineNs deadline);
   bool is_alive();
@@ -173,7 +177,7 @@ struct ProcessJob<F, TypeList<Wires...>> {
           arguments);
     });
     frame.leave_user_code();
-    Writer out(frame.reply(sizeof status));
+    Writer out(frame.reply(sizeof status, false));
     out.write_scalar(status);
   }
 };
@@ -197,6 +201,12 @@ class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
           },
           arguments_);
     });
+  }
+
+  [[nodiscard]] bool may_go() const noexcept override { return true; }
+  [[nodiscard]] bool carries_handles() const noexcept override {
+    return ArgumentPack<TypeList<Wires...>>::carries_handles ||
+           CallableCodec<F>::blob(function_) != nullptr;
   }
 
   [[nodiscard]] SentCall send() const override {

@@ -12,6 +12,7 @@
 
 namespace brood::detail {
 
+class ObjectHandle;
 class TaskFrame;
 
 // Runs one task: decodes callable and arguments, calls, encodes the result.
@@ -72,8 +73,10 @@ class TaskFrame {
   virtual void enter_user_code() noexcept = 0;
   virtual void leave_user_code() noexcept = 0;
 
-  // Room for the encoded result of `bytes` bytes. Throws ArenaFull.
-  virtual std::span<std::byte> reply(std::size_t bytes) = 0;
+  // Room for the encoded result of `bytes` bytes, which may contain handles. Throws ArenaFull.
+  virtual std::span<std::byte> reply(std::size_t bytes, bool has_handles) = 0;
+  // The handles in the result just encoded: their objects live until the caller has taken it.
+  virtual void keep_for_caller(std::span<const ObjectHandle> handles) = 0;
 
   // A task of several elements (map): those below first() are finished.
   [[nodiscard]] virtual std::uint32_t count() const noexcept = 0;
