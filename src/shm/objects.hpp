@@ -16,6 +16,7 @@
 
 #include "shm/arena.hpp"
 #include "shm/object_layout.hpp"
+#include "shm/owner_layout.hpp"
 #include "sys/process_mutex.hpp"
 
 namespace brood::shm {
@@ -53,6 +54,12 @@ class Objects {
   void attach(const ArenaRegion& region, OwnerId me) noexcept;
   // Makes the region empty. 0 or -errno.
   int format() noexcept { return arena_.format(); }
+  // Where the family's members are listed, as far as this process knows; else all epochs are 0.
+  void know_members(std::span<const OwnerCell> owners) noexcept { owners_ = owners; }
+  [[nodiscard]] std::uint16_t epoch_of(std::uint16_t slot) const noexcept {
+    if (slot >= owners_.size()) return 0;
+    return OwnerWord::unpack(owners_[slot].load(std::memory_order_relaxed)).epoch;
+  }
   [[nodiscard]] OwnerId me() const noexcept { return me_; }
   [[nodiscard]] Arena& arena() noexcept { return arena_; }
 
@@ -113,6 +120,7 @@ class Objects {
   bool name_what_frames_name() noexcept;
 
   OwnerId me_;
+  std::span<const OwnerCell> owners_;
   Arena arena_;
   sys::ProcessMutex allocating_;
 };

@@ -100,6 +100,7 @@ void ObjectSpace::found(const shm::FamilyLayout& family, int socket, std::size_t
       if (bytes == kPayloadSizes.back()) throw;
     }
   }
+  objects_.know_members(family.owners);
   objects_.attach(segment().region(), {shm::kHostSlot, 1});
   const int formatted = objects_.format();
   if (formatted < 0) throw ArenaFull("brood: the system has no more shared memory");
@@ -109,6 +110,7 @@ void ObjectSpace::found(const shm::FamilyLayout& family, int socket, std::size_t
 void ObjectSpace::find(const shm::FamilyLayout& family, int socket, sys::Fd segment,
                        std::size_t limit_bytes) {
   family_ = &family;
+  objects_.know_members(family.owners);
   socket_ = socket;
   limit_bytes_ = limit_bytes;
   const auto size = static_cast<std::size_t>(

@@ -150,6 +150,8 @@ std::vector<CallKind> make_kinds() {
       {"write", SYS_write, {EINTR, EAGAIN, EBADF, EPIPE, EIO, ENOSPC}},
       {"newfstatat", SYS_newfstatat, {ENOMEM, ENOENT, EACCES}},
       {"prlimit64", SYS_prlimit64, {EPERM, ENOSYS}},
+      {"socket", SYS_socket, {EMFILE, ENFILE, ENOMEM, ENOBUFS, EAFNOSUPPORT, EPERM}},
+      {"bind", SYS_bind, {ENOMEM, EACCES, EADDRINUSE}},
       {"socketpair", SYS_socketpair, {EMFILE, ENFILE, ENOMEM, ENOBUFS, EAFNOSUPPORT, EPERM}},
       {"sendmsg", SYS_sendmsg, {EINTR, EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS, EPIPE}},
       {"recvmsg", SYS_recvmsg, {EINTR, EAGAIN, ENOMEM, ECONNRESET}},

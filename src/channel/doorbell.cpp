@@ -1,0 +1,53 @@
+#include "channel/doorbell.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <string_view>
+
+#include "sys/datagram.hpp"
+#include "sys/random.hpp"
+
+namespace brood::channel {
+
+DoorbellName::DoorbellName(std::uint64_t id, shm::OwnerId owner) noexcept : text_{} {
+  char* to = text_.data();
+  const auto text = [&](std::string_view part) { to = std::copy(part.begin(), part.end(), to); };
+  const auto digits = [&](std::uint64_t value, int count) {
+    for (int i = count - 1; i >= 0; --i) {
+      *to++ = "0123456789abcdef"[value >> (4U * static_cast<unsigned>(i)) & 15U];
+    }
+  };
+  text("brood/door/");
+  digits(id, 16);
+  text("/");
+  digits(owner.slot, 4);
+  text(".");
+  digits(owner.epoch, 4);
+}
+
+std::uint64_t id_of(DoorbellBoard& board) noexcept {
+  std::uint64_t id = board.id.load(std::memory_order_relaxed);
+  if (id != 0) return id;
+  std::uint64_t fresh = 0;
+  sys::random_bytes(std::as_writable_bytes(std::span(&fresh, 1)));
+  fresh |= 1U;
+  return board.id.compare_exchange_strong(id, fresh, std::memory_order_relaxed) ? fresh : id;
+}
+
+void ring_all_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept {
+  const std::uint64_t id = board.id.load(std::memory_order_relaxed);
+  if (id == 0) return;
+  for (std::size_t i = 0; i < board.watchers.words.size(); ++i) {
+    std::uint64_t bits = board.watchers.words[i].load(std::memory_order_seq_cst);
+    for (; bits != 0; bits &= bits - 1) {
+      const auto slot = static_cast<std::uint16_t>(i * 64 + std::countr_zero(bits));
+      const int result = sys::knock(DoorbellName(id, {slot, objects.epoch_of(slot)}).text());
+      // Full: it is readable. Refused: its owner has just closed it, or has died.
+      if (result == 0 || result == -EAGAIN || result == -ECONNREFUSED) continue;
+      board.armed.store(1, std::memory_order_seq_cst);
+    }
+  }
+}
+
+}  // namespace brood::channel

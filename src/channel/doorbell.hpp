@@ -1,0 +1,40 @@
+// Ringing the doorbells of an object (doorbell_layout.hpp).
+//
+// Threads: any, of any process. Blocking: never. Ownership: none. Errors: a doorbell that the
+// system does not let us ring stays armed, for whoever changes the object next. Death: see the
+// layout. Nothing here uses the heap.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "channel/doorbell_layout.hpp"
+#include "shm/objects.hpp"
+
+namespace brood::channel {
+
+// "brood/door/<id>/<slot>.<epoch>", in hexadecimal digits.
+class DoorbellName {
+ public:
+  DoorbellName(std::uint64_t id, shm::OwnerId owner) noexcept;
+  [[nodiscard]] std::span<const char> text() const noexcept { return text_; }
+
+ private:
+  std::array<char, 37> text_;
+};
+
+// The board's id; gives it one if it has none.
+std::uint64_t id_of(DoorbellBoard& board) noexcept;
+
+// Rings for every watcher, whether it sleeps or not.
+void ring_all_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept;
+
+// After a seq_cst change that has made the object ready.
+inline void ring_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept {
+  if (board.armed.load(std::memory_order_seq_cst) == 0) [[likely]]
+    return;
+  if (board.armed.exchange(0, std::memory_order_seq_cst) != 0) ring_all_doorbells(board, objects);
+}
+
+}  // namespace brood::channel
