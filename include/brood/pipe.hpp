@@ -141,6 +141,11 @@ class Connection {
   // Whether recv would not wait: there is a message, or there will never be one. Takes nothing.
   [[nodiscard]] bool poll(std::chrono::nanoseconds limit = std::chrono::nanoseconds(0)) const;
 
+  // To wait for with others (wait.hpp, or your own poll): a descriptor that is readable while
+  // poll() is true. It is this process's and is closed with its last handle of this end. Nothing
+  // can be read from it. Throws SystemError.
+  [[nodiscard]] int fileno() const;
+
   // One more handle of this end.
   [[nodiscard]] Connection share() const;
   void close() noexcept { end_.reset(); }

@@ -14,4 +14,8 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
   }
 }
 
+void side_ended(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept {
+  if (object.kind == shm::ObjectKind::pipe) ring_doorbells_of_pipe(object, objects);
+}
+
 }  // namespace brood::channel

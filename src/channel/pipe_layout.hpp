@@ -1,6 +1,6 @@
 // The body of a pipe: every byte of it that processes share.
 //
-//   PipeHeader | StreamHints[2] | StreamCell[cells] for each direction there is
+//   PipeHeader | DoorbellBoard[2] | StreamHints[2] | StreamCell[cells] for each direction there is
 //
 // A pipe has two sides, its ends. Direction d carries what side d sends; a one-way pipe has only
 // direction 1, so that side 0 reads and side 1 writes. Each direction is a ring of cells, each with
@@ -39,6 +39,7 @@
 // WHO RINGS WHICH BELL (ObjectHeader::bells)
 //   bells[s]      a message for side s has been published
 //   bells[2 + s]  there is room for what side s wants to send
+//   board s       (doorbell_layout.hpp) as bells[s], for those who poll; also when side 1 - s ends
 //
 // INVARIANTS (unless somebody scribbled here)
 //   the positions that were ever claimed by senders are 0 .. n-1 for some n
@@ -52,6 +53,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "channel/doorbell_layout.hpp"
 #include "shm/object_layout.hpp"
 
 namespace brood::channel {
@@ -141,8 +143,11 @@ struct alignas(64) StreamCell {
 static_assert(sizeof(StreamCell) == 64);
 
 // Where things lie in the body.
+constexpr std::size_t board_offset(std::uint32_t side) noexcept {
+  return sizeof(PipeHeader) + side * sizeof(DoorbellBoard);
+}
 constexpr std::size_t hints_offset(std::uint32_t direction) noexcept {
-  return sizeof(PipeHeader) + direction * sizeof(StreamHints);
+  return board_offset(2) + direction * sizeof(StreamHints);
 }
 constexpr std::size_t cells_offset(std::uint32_t direction, bool duplex,
                                    std::uint32_t cells_log) noexcept {

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "channel/doorbell.hpp"
+
 namespace brood::channel {
 
 namespace {
@@ -208,6 +210,9 @@ std::optional<PipeView> view_pipe(std::span<std::byte> body) noexcept {
   if (log > kMaxPipeCellsLog || pipe_body_bytes(duplex, log) > body.size()) return std::nullopt;
   PipeView view;
   view.most_bytes = std::atomic_ref(header->most_bytes).load(std::memory_order_relaxed);
+  for (std::uint32_t side = 0; side < 2; ++side) {
+    view.boards[side] = reinterpret_cast<DoorbellBoard*>(body.data() + board_offset(side));
+  }
   for (std::uint32_t direction = duplex ? 0 : 1; direction < 2; ++direction) {
     view.streams[direction] = Stream(
         *reinterpret_cast<StreamHints*>(body.data() + hints_offset(direction)),
@@ -238,6 +243,13 @@ void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects&
   for (Stream& stream : view->streams) {
     if (stream) stream.bury(dead, pipe.ref, objects);
   }
+  for (DoorbellBoard* board : view->boards) ring_all_doorbells(*board, objects);
+}
+
+void ring_doorbells_of_pipe(const shm::ObjectPlace& pipe, const shm::Objects& objects) noexcept {
+  const std::optional<PipeView> view = view_pipe(pipe.body);
+  if (!view) return;
+  for (DoorbellBoard* board : view->boards) ring_all_doorbells(*board, objects);
 }
 
 }  // namespace brood::channel

@@ -99,7 +99,8 @@ class Stream {
 
 // A pipe's body with its geometry, checked once.
 struct PipeView {
-  std::array<Stream, 2> streams;  // by direction; a one-way pipe has no streams[0]
+  std::array<Stream, 2> streams;           // by direction; a one-way pipe has no streams[0]
+  std::array<DoorbellBoard*, 2> boards{};  // by side
   std::uint64_t most_bytes = 0;
 };
 // Nothing: the body is no pipe's.
@@ -114,5 +115,7 @@ bool take_frame_of(shm::BlockRef pipe, shm::BlockRef frame, shm::Objects& object
 
 // The warden's part (burial.cpp).
 void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects& objects) noexcept;
+// After a side of it has ended.
+void ring_doorbells_of_pipe(const shm::ObjectPlace& pipe, const shm::Objects& objects) noexcept;
 
 }  // namespace brood::channel

@@ -6,7 +6,9 @@
 #include <system_error>
 
 #include "brood/pipe.hpp"
+#include "channel/doorbell.hpp"
 #include "channel/stream.hpp"
+#include "shared/doorbell.hpp"
 #include "shared/object_hold.hpp"
 #include "shared/waiting.hpp"
 
@@ -42,6 +44,8 @@ class End final : public PipeEnd {
         side_(handle_.side()),
         out_(view.streams[side_]),
         in_(view.streams[1 - side_]),
+        board_(view.boards[side_]),
+        peers_board_(view.boards[1 - side_]),
         most_bytes_(view.most_bytes) {}
 
   // What nobody will read any more is not freed with the pipe.
@@ -67,6 +71,7 @@ class End final : public PipeEnd {
   std::optional<ReceivedMessage> receive(std::span<const std::uint64_t> types,
                                          DeadlineNs deadline) override;
   bool poll(DeadlineNs deadline) override;
+  int fileno() override;
 
  private:
   // Both check that this process has the end.
@@ -99,16 +104,24 @@ class End final : public PipeEnd {
   bool claim(const ObjectPlace& place, Room& room, DeadlineNs deadline);
   void tell_receivers(const ObjectPlace& place) noexcept {
     bell(place, channel::message_bell(1 - side_)).ring();
+    channel::ring_doorbells(*peers_board_, objects_here());
   }
   // Whether there is a message; nobody will ever send one: Closed.
   bool look(const ObjectPlace& place, Glimpse& glimpse);
+  // The same for those who need not know which; also if the words make no sense.
+  [[nodiscard]] bool is_ready(const ObjectPlace& place) noexcept {
+    return in_.look().kind != Glimpse::Kind::nothing || Objects::has_ended(place, 1 - side_);
+  }
   std::optional<ReceivedMessage> take(const ObjectPlace& place, const Glimpse& glimpse);
 
   ObjectHandle handle_;
   const std::uint32_t side_;
   Stream out_;
   Stream in_;
+  channel::DoorbellBoard* const board_;
+  channel::DoorbellBoard* const peers_board_;
   const std::uint64_t most_bytes_;
+  shared::Doorbell doorbell_;
   start::LookTime sending_;
   start::LookTime receiving_;
 };
@@ -220,23 +233,22 @@ std::optional<ReceivedMessage> End::receive(std::span<const std::uint64_t> types
     }
     return false;
   });
+  doorbell_.settle(*board_, [&] { return is_ready(place); });
   return message;
 }
 
 bool End::poll(DeadlineNs deadline) {
   const ObjectPlace& place = use_for_receiving();
   shm::Bell& messages = bell(place, channel::message_bell(side_));
-  const bool is_ready = wait(messages, deadline, receiving_, [&] {
-    Glimpse glimpse;
-    try {
-      return look(place, glimpse);
-    } catch (const Closed&) {
-      return true;
-    }
-  });
+  const bool has_come = wait(messages, deadline, receiving_, [&] { return is_ready(place); });
   // The ring may have been meant for somebody who receives.
-  if (is_ready) messages.ring();
-  return is_ready;
+  if (has_come) messages.ring();
+  return has_come;
+}
+
+int End::fileno() {
+  const ObjectPlace& place = use_for_receiving();
+  return doorbell_.descriptor(handle_.hold(), *board_, [&] { return is_ready(place); });
 }
 
 void free_frame(std::uint64_t frame) noexcept {
@@ -384,6 +396,8 @@ std::size_t Connection::recv_bytes_into(std::span<std::byte> room) {
   if (!bytes.empty()) std::memcpy(room.data(), bytes.data(), bytes.size());
   return bytes.size();
 }
+
+int Connection::fileno() const { return end().fileno(); }
 
 bool Connection::poll(std::chrono::nanoseconds limit) const {
   return end().poll(detail::deadline_after(limit));

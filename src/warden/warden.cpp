@@ -64,6 +64,7 @@ class Warden {
     host.owner = {shm::kHostSlot, 1};
     host.has_owner = 1;
     objects_.know_members(start_.family->owners);
+    objects_.when_side_ends(channel::side_ended);
     objects_.attach(start_.objects.region(), {shm::kWardenSlot, 1});
     if (!custody_.prepare()) return false;
     return enlist(host, sys::Fd(start_.host_pidfd)) != nullptr;

@@ -95,6 +95,7 @@ class PipeEnd {
   virtual std::optional<ReceivedMessage> receive(std::span<const std::uint64_t> types,
                                                  DeadlineNs deadline) = 0;
   virtual bool poll(DeadlineNs deadline) = 0;
+  virtual int fileno() = 0;
 
  protected:
   PipeEnd() noexcept = default;
