@@ -74,7 +74,7 @@ struct StreamHints {
 };
 static_assert(sizeof(StreamHints) == 128);
 
-enum class CellState : std::uint8_t {
+enum class StreamCellState : std::uint8_t {
   empty = 0,  // zero, so that a new body is an empty pipe
   writing = 1,
   full_inline = 2,
@@ -84,8 +84,8 @@ enum class CellState : std::uint8_t {
   hole = 6,  // void(lap)
 };
 
-struct CellWord {
-  CellState state = CellState::empty;
+struct StreamWord {
+  StreamCellState state = StreamCellState::empty;
   shm::OwnerId owner = {};  // writing, taken
   std::uint8_t size = 0;    // full_inline
   std::uint32_t lap = 0;    // kLapBits of it
@@ -93,9 +93,9 @@ struct CellWord {
   static constexpr unsigned kLapBits = 31;
   static constexpr std::uint32_t kLapMask = (std::uint32_t{1} << kLapBits) - 1;
 
-  static constexpr CellWord unpack(std::uint64_t bits) noexcept {
-    CellWord word;
-    word.state = static_cast<CellState>(bits & 7U);
+  static constexpr StreamWord unpack(std::uint64_t bits) noexcept {
+    StreamWord word;
+    word.state = static_cast<StreamCellState>(bits & 7U);
     word.lap = static_cast<std::uint32_t>(bits >> 33U);
     if (word.is_claimed()) {
       word.owner = {static_cast<std::uint16_t>(bits >> 3U & 0x3fffU),
@@ -112,13 +112,13 @@ struct CellWord {
     return static_cast<std::uint64_t>(state) | middle << 3U | std::uint64_t{lap & kLapMask} << 33U;
   }
   [[nodiscard]] constexpr bool is_claimed() const noexcept {
-    return state == CellState::writing || is_taken();
+    return state == StreamCellState::writing || is_taken();
   }
   [[nodiscard]] constexpr bool is_taken() const noexcept {
-    return state == CellState::taken_inline || state == CellState::taken_frame;
+    return state == StreamCellState::taken_inline || state == StreamCellState::taken_frame;
   }
   [[nodiscard]] constexpr bool is_full() const noexcept {
-    return state == CellState::full_inline || state == CellState::full_frame;
+    return state == StreamCellState::full_inline || state == StreamCellState::full_frame;
   }
   [[nodiscard]] constexpr bool is_owned_by(shm::OwnerId who) const noexcept {
     return is_claimed() && owner == who;
@@ -128,15 +128,17 @@ struct CellWord {
     return static_cast<std::int32_t>((lap - other) << 1U) >> 1;
   }
 };
-static_assert(CellWord::unpack(CellWord{CellState::writing, {0x3ffe, 0xfffe}, 0, 5}.pack()).owner ==
-              shm::OwnerId{0x3ffe, 0xfffe});
-static_assert(CellWord::unpack(CellWord{CellState::full_inline, {}, 48, 7}.pack()).size == 48);
-static_assert(CellWord{CellState::empty, {}, 0, 0}.laps_after(CellWord::kLapMask) == 1);
+static_assert(
+    StreamWord::unpack(StreamWord{StreamCellState::writing, {0x3ffe, 0xfffe}, 0, 5}.pack()).owner ==
+    shm::OwnerId{0x3ffe, 0xfffe});
+static_assert(StreamWord::unpack(StreamWord{StreamCellState::full_inline, {}, 48, 7}.pack()).size ==
+              48);
+static_assert(StreamWord{StreamCellState::empty, {}, 0, 0}.laps_after(StreamWord::kLapMask) == 1);
 
 // All words are atomics, since a receiver looks at the type, and a sender at the sizes, of messages
 // that others may be taking. No order is theirs but that of `type` (stream.cpp).
 struct alignas(64) StreamCell {
-  sys::Atomic<std::uint64_t> word;  // CellWord
+  sys::Atomic<std::uint64_t> word;  // StreamWord
   sys::Atomic<std::uint64_t> type;  // of the message: what a receiver asks for has to be the same
   std::array<sys::Atomic<std::uint64_t>, kInlineBytes / 8> payload;
 };

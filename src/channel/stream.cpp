@@ -14,17 +14,17 @@ namespace {
 // words are nonsense.
 constexpr std::uint64_t kMostLaps = 8;
 
-bool replace(StreamCell& cell, CellWord expected, CellWord desired) noexcept {
+bool replace(StreamCell& cell, StreamWord expected, StreamWord desired) noexcept {
   std::uint64_t bits = expected.pack();
   return cell.word.compare_exchange_strong(bits, desired.pack(), std::memory_order_seq_cst);
 }
 
-CellWord load(const StreamCell& cell) noexcept {
-  return CellWord::unpack(cell.word.load(std::memory_order_seq_cst));
+StreamWord load(const StreamCell& cell) noexcept {
+  return StreamWord::unpack(cell.word.load(std::memory_order_seq_cst));
 }
 
-CellWord empty_after(CellWord word) noexcept {
-  return {CellState::empty, {}, 0, (word.lap + 1) & CellWord::kLapMask};
+StreamWord empty_after(StreamWord word) noexcept {
+  return {StreamCellState::empty, {}, 0, (word.lap + 1) & StreamWord::kLapMask};
 }
 
 }  // namespace
@@ -40,9 +40,9 @@ Room::Kind Stream::find_room(Visit&& visit) noexcept {
   std::uint64_t position = hints_->tail.load(std::memory_order_acquire);
   for (std::uint64_t i = 0; i < kMostLaps * capacity(); ++i) {
     StreamCell& here = cell(position);
-    const CellWord word = load(here);
+    const StreamWord word = load(here);
     const std::int32_t ahead = word.laps_after(lap(position));
-    if (ahead == 0 && word.state == CellState::empty) {
+    if (ahead == 0 && word.state == StreamCellState::empty) {
       if (visit(here, word, position)) return Room::Kind::claimed;
       continue;
     }
@@ -57,8 +57,8 @@ Room::Kind Stream::find_room(Visit&& visit) noexcept {
 
 Room Stream::claim(shm::OwnerId me) noexcept {
   Room room;
-  room.kind = find_room([&](StreamCell& here, CellWord word, std::uint64_t position) {
-    if (!replace(here, word, {CellState::writing, me, 0, word.lap})) return false;
+  room.kind = find_room([&](StreamCell& here, StreamWord word, std::uint64_t position) {
+    if (!replace(here, word, {StreamCellState::writing, me, 0, word.lap})) return false;
     hints_->tail.store(position + 1, std::memory_order_release);
     room.cell = &here;
     room.lap = word.lap;
@@ -68,7 +68,7 @@ Room Stream::claim(shm::OwnerId me) noexcept {
 }
 
 bool Stream::has_room() noexcept {
-  return find_room([](StreamCell&, CellWord, std::uint64_t) { return true; }) != Room::Kind::full;
+  return find_room([](StreamCell&, StreamWord, std::uint64_t) { return true; }) != Room::Kind::full;
 }
 
 // The type is released and acquired, so that a receiver that sees a later message's type also sees
@@ -82,7 +82,8 @@ void Stream::publish(const Room& room, std::uint64_t type,
     std::memcpy(&part, bytes.data() + at, std::min<std::size_t>(size - at, 8));
     room.cell->payload[at / 8].store(part, std::memory_order_relaxed);
   }
-  const CellWord full{CellState::full_inline, {}, static_cast<std::uint8_t>(size), room.lap};
+  const StreamWord full{
+      StreamCellState::full_inline, {}, static_cast<std::uint8_t>(size), room.lap};
   room.cell->word.store(full.pack(), std::memory_order_seq_cst);
 }
 
@@ -91,14 +92,14 @@ void Stream::publish(const Room& room, std::uint64_t type, shm::BlockRef frame,
   room.cell->type.store(type, std::memory_order_release);
   room.cell->payload[0].store(frame.bits, std::memory_order_relaxed);
   room.cell->payload[1].store(size, std::memory_order_relaxed);
-  const CellWord full{CellState::full_frame, {}, 0, room.lap};
+  const StreamWord full{StreamCellState::full_frame, {}, 0, room.lap};
   room.cell->word.store(full.pack(), std::memory_order_seq_cst);
 }
 
 std::uint64_t Stream::bytes_waiting(std::uint64_t least) const noexcept {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < capacity(); ++i) {
-    if (load(cells_[i]).state != CellState::full_frame) continue;
+    if (load(cells_[i]).state != StreamCellState::full_frame) continue;
     const std::uint64_t size = cells_[i].payload[1].load(std::memory_order_relaxed);
     if (size >= least) sum = size > UINT64_MAX - sum ? UINT64_MAX : sum + size;
   }
@@ -114,9 +115,9 @@ Glimpse Stream::look() noexcept {
   const std::uint64_t begin = position;
   for (std::uint64_t i = 0; i < kMostLaps * capacity(); ++i) {
     StreamCell& here = cell(position);
-    CellWord word = load(here);
+    StreamWord word = load(here);
     const std::int32_t ahead = word.laps_after(lap(position));
-    if (ahead < 0 || (ahead == 0 && word.state == CellState::empty)) {
+    if (ahead < 0 || (ahead == 0 && word.state == StreamCellState::empty)) {
       // Nobody else may come by to say what is done with.
       if (found.is_first && position != begin) {
         hints_->head.store(position, std::memory_order_release);
@@ -124,7 +125,7 @@ Glimpse Stream::look() noexcept {
       found.kind = ahead < -1 ? Glimpse::Kind::corrupt : Glimpse::Kind::nothing;
       return found;
     }
-    if (ahead == 0 && word.state == CellState::hole) {
+    if (ahead == 0 && word.state == StreamCellState::hole) {
       replace(here, word, empty_after(word));
       continue;
     }
@@ -149,9 +150,9 @@ Glimpse Stream::look() noexcept {
 }
 
 bool Stream::take(const Glimpse& glimpse, shm::OwnerId me, TakenMessage& message) noexcept {
-  const bool is_frame = glimpse.word.state == CellState::full_frame;
-  const CellWord taken{is_frame ? CellState::taken_frame : CellState::taken_inline, me, 0,
-                       glimpse.word.lap};
+  const bool is_frame = glimpse.word.state == StreamCellState::full_frame;
+  const StreamWord taken{is_frame ? StreamCellState::taken_frame : StreamCellState::taken_inline,
+                         me, 0, glimpse.word.lap};
   // If it is still the same word, then what was read of the message was of this message.
   if (!replace(*glimpse.cell, glimpse.word, taken)) return false;
   message.type = glimpse.type;
@@ -178,7 +179,7 @@ void Stream::finish(const Glimpse& glimpse) noexcept {
 
 bool Stream::has_frames() const noexcept {
   for (std::size_t i = 0; i < capacity(); ++i) {
-    if (load(cells_[i]).state == CellState::full_frame) return true;
+    if (load(cells_[i]).state == StreamCellState::full_frame) return true;
   }
   return false;
 }
@@ -186,13 +187,13 @@ bool Stream::has_frames() const noexcept {
 void Stream::bury(shm::OwnerId dead, shm::BlockRef pipe, shm::Objects& objects) noexcept {
   for (std::size_t i = 0; i < capacity(); ++i) {
     StreamCell& here = cells_[i];
-    const CellWord word = load(here);
+    const StreamWord word = load(here);
     if (!word.is_owned_by(dead)) continue;
-    if (word.state == CellState::writing) {
-      replace(here, word, {CellState::hole, {}, 0, word.lap});
+    if (word.state == StreamCellState::writing) {
+      replace(here, word, {StreamCellState::hole, {}, 0, word.lap});
       continue;
     }
-    if (word.state == CellState::taken_frame) {
+    if (word.state == StreamCellState::taken_frame) {
       // Unless the dead had made it its own: then it is gone already.
       const shm::BlockRef frame{here.payload[0].load(std::memory_order_relaxed)};
       shm::FramePlace place;

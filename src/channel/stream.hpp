@@ -35,7 +35,7 @@ struct Glimpse {
   enum class Kind : std::uint8_t { message, nothing, corrupt };
   Kind kind = Kind::nothing;
   StreamCell* cell = nullptr;
-  CellWord word = {};
+  StreamWord word = {};
   std::uint64_t type = 0;
   std::uint64_t position = 0;
   bool is_first = false;  // nothing before it is still in use
@@ -87,7 +87,7 @@ class Stream {
     return cells_[position & (capacity() - 1)];
   }
   [[nodiscard]] std::uint32_t lap(std::uint64_t position) const noexcept {
-    return static_cast<std::uint32_t>(position >> log_) & CellWord::kLapMask;
+    return static_cast<std::uint32_t>(position >> log_) & StreamWord::kLapMask;
   }
   template <class Visit>
   Room::Kind find_room(Visit&& visit) noexcept;

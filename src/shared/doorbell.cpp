@@ -98,6 +98,8 @@ int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::Doo
   if (socket_ == nullptr || !socket_->is_ours()) {
     is_open_.store(false, std::memory_order_release);
     socket_ = Sockets::here().of(hold, board);
+    // What is ready already has rung before.
+    ring();
     is_open_.store(true, std::memory_order_release);
   }
   return socket_->fd();
