@@ -177,13 +177,6 @@ void Stream::finish(const Glimpse& glimpse) noexcept {
 
 // ---- afterwards
 
-bool Stream::has_frames() const noexcept {
-  for (std::size_t i = 0; i < capacity(); ++i) {
-    if (load(cells_[i]).state == StreamCellState::full_frame) return true;
-  }
-  return false;
-}
-
 void Stream::bury(shm::OwnerId dead, shm::BlockRef pipe, shm::Objects& objects) noexcept {
   for (std::size_t i = 0; i < capacity(); ++i) {
     StreamCell& here = cells_[i];

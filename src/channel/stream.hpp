@@ -78,7 +78,6 @@ class Stream {
 
   // ---- afterwards
 
-  [[nodiscard]] bool has_frames() const noexcept;
   // Undoes what the dead was about. Again changes nothing more.
   void bury(shm::OwnerId dead, shm::BlockRef pipe, shm::Objects& objects) noexcept;
 

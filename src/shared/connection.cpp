@@ -48,17 +48,6 @@ class End final : public PipeEnd {
         peers_board_(view.boards[1 - side_]),
         most_bytes_(view.most_bytes) {}
 
-  // What nobody will read any more is not freed with the pipe.
-  ~End() override {
-    warden::ObjectSpace* const space = warden::ObjectSpace::current();
-    if (space == nullptr) return;
-    const bool has_frames = (in_ && in_.has_frames()) || (out_ && out_.has_frames());
-    handle_ = {};
-    if (has_frames) space->ask_to_collect();
-  }
-  End(const End&) = delete;
-  End& operator=(const End&) = delete;
-
   [[nodiscard]] const ObjectHandle& handle() const noexcept override { return handle_; }
   [[nodiscard]] bool readable() const noexcept override { return static_cast<bool>(in_); }
   [[nodiscard]] bool writable() const noexcept override { return static_cast<bool>(out_); }

@@ -98,7 +98,10 @@ bool Objects::release(const ObjectPlace& object, std::uint32_t side, std::uint16
       break;
     }
   }
-  return end_side(object, side, nullptr) == Ending::collect;
+  const Ending ending = end_side(object, side, nullptr);
+  // The frames that lay in it go by way of the collector.
+  const bool is_container = object.kind == ObjectKind::queue || object.kind == ObjectKind::pipe;
+  return ending == Ending::collect || (ending == Ending::ended && is_container);
 }
 
 bool Objects::has_ended(const ObjectPlace& object, std::uint32_t side) noexcept {

@@ -79,7 +79,8 @@ class Objects {
 
   // A hold of `slot` (this member, or a child that it is about to start). False: it has ended.
   bool hold(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept;
-  // Takes a hold back. True: frames may still name this side; ask the warden to collect.
+  // Takes a hold back. True: frames may still name this side, or have lain in what has ended now;
+  // ask the warden to collect.
   bool release(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept;
   [[nodiscard]] static bool has_ended(const ObjectPlace& object, std::uint32_t side) noexcept;
   // Before a frame that names this side can be seen by others; the caller holds it.
