@@ -32,7 +32,8 @@
 //   sender dies between publishing a frame and giving it to nobody (so before its send returned)
 //   the frame goes with it: the receiver finds a name without a frame, and skips that too.
 //
-// ORDER. Receivers skip cells that are being written or read. So the messages of one thread arrive
+// ORDER. Receivers skip cells that are being written or read, and look a second time at those that
+// were being written when they find a message behind them. So the messages of one thread arrive
 // in their order, and a process that is stopped inside send or recv keeps nobody from the next
 // message, until the ring has come round to its cell.
 //

@@ -27,6 +27,15 @@ StreamWord empty_after(StreamWord word) noexcept {
   return {StreamCellState::empty, {}, 0, (word.lap + 1) & StreamWord::kLapMask};
 }
 
+// Whether the frame is a message's of this pipe, and is now ours.
+bool take_frame_of(shm::BlockRef pipe, shm::BlockRef frame, shm::Objects& objects,
+                   shm::FramePlace& place) noexcept {
+  place = objects.find_frame(frame);
+  if (!place) return false;
+  if (place.header->container.load(std::memory_order_relaxed) != pipe.bits) return false;
+  return objects.take_frame(frame);
+}
+
 }  // namespace
 
 // ---- sending
@@ -87,13 +96,15 @@ void Stream::publish(const Room& room, std::uint64_t type,
   room.cell->word.store(full.pack(), std::memory_order_seq_cst);
 }
 
-void Stream::publish(const Room& room, std::uint64_t type, shm::BlockRef frame,
-                     std::uint64_t size) noexcept {
+// Between publishing and giving the receiver takes it from us.
+void Stream::publish(const Room& room, std::uint64_t type, const shm::FramePlace& frame,
+                     shm::Objects& objects) noexcept {
   room.cell->type.store(type, std::memory_order_release);
-  room.cell->payload[0].store(frame.bits, std::memory_order_relaxed);
-  room.cell->payload[1].store(size, std::memory_order_relaxed);
+  room.cell->payload[0].store(frame.ref.bits, std::memory_order_relaxed);
+  room.cell->payload[1].store(frame.payload.size(), std::memory_order_relaxed);
   const StreamWord full{StreamCellState::full_frame, {}, 0, room.lap};
   room.cell->word.store(full.pack(), std::memory_order_seq_cst);
+  objects.give_frame(frame.ref);
 }
 
 std::uint64_t Stream::bytes_waiting(std::uint64_t least) const noexcept {
@@ -108,14 +119,28 @@ std::uint64_t Stream::bytes_waiting(std::uint64_t least) const noexcept {
 
 // ---- receiving
 
+// What was being written when we came by may have been published since, and what we found later may
+// be the same sender's next: then the former is there to be seen now.
 Glimpse Stream::look() noexcept {
+  Glimpse found = scan(std::nullopt);
+  while (found.kind == Glimpse::Kind::message && found.passed_writing) {
+    const Glimpse earlier = scan(found.position);
+    if (earlier.kind != Glimpse::Kind::message || earlier.position >= found.position) break;
+    found = earlier;
+  }
+  return found;
+}
+
+// The first message that lies before `until`.
+Glimpse Stream::scan(std::optional<std::uint64_t> until) noexcept {
   Glimpse found;
   found.is_first = true;
   std::uint64_t position = hints_->head.load(std::memory_order_acquire);
   const std::uint64_t begin = position;
   for (std::uint64_t i = 0; i < kMostLaps * capacity(); ++i) {
+    if (until == position) return found;
     StreamCell& here = cell(position);
-    StreamWord word = load(here);
+    const StreamWord word = load(here);
     const std::int32_t ahead = word.laps_after(lap(position));
     if (ahead < 0 || (ahead == 0 && word.state == StreamCellState::empty)) {
       // Nobody else may come by to say what is done with.
@@ -140,6 +165,7 @@ Glimpse Stream::look() noexcept {
     if (ahead == 0) {
       if (!word.is_claimed()) break;
       found.is_first = false;
+      found.passed_writing = found.passed_writing || word.state == StreamCellState::writing;
     }
     // Far behind: what is still in use is at most a lap before what has been used again.
     if (ahead > 2) position += (static_cast<std::uint64_t>(ahead) - 2) << log_;
@@ -149,30 +175,31 @@ Glimpse Stream::look() noexcept {
   return found;
 }
 
-bool Stream::take(const Glimpse& glimpse, shm::OwnerId me, TakenMessage& message) noexcept {
+Stream::Took Stream::take(const Glimpse& glimpse, shm::BlockRef pipe, shm::Objects& objects,
+                          TakenMessage& message) noexcept {
   const bool is_frame = glimpse.word.state == StreamCellState::full_frame;
+  StreamCell& here = *glimpse.cell;
   const StreamWord taken{is_frame ? StreamCellState::taken_frame : StreamCellState::taken_inline,
-                         me, 0, glimpse.word.lap};
+                         objects.me(), 0, glimpse.word.lap};
   // If it is still the same word, then what was read of the message was of this message.
-  if (!replace(*glimpse.cell, glimpse.word, taken)) return false;
+  if (!replace(here, glimpse.word, taken)) return Took::nothing;
   message.type = glimpse.type;
+  message.size = 0;
+  Took took = Took::message;
   if (is_frame) {
-    message.frame = {glimpse.cell->payload[0].load(std::memory_order_relaxed)};
-    message.size = 0;
-    return true;
+    const shm::BlockRef frame{here.payload[0].load(std::memory_order_relaxed)};
+    if (!take_frame_of(pipe, frame, objects, message.frame)) took = Took::hole;
+  } else {
+    message.frame = {};
+    message.size = std::min<std::size_t>(glimpse.word.size, kInlineBytes);
+    for (std::size_t at = 0; at < message.size; at += 8) {
+      const std::uint64_t part = here.payload[at / 8].load(std::memory_order_relaxed);
+      std::memcpy(message.bytes.data() + at, &part, 8);
+    }
   }
-  message.frame = {};
-  message.size = std::min<std::size_t>(glimpse.word.size, kInlineBytes);
-  for (std::size_t at = 0; at < message.size; at += 8) {
-    const std::uint64_t part = glimpse.cell->payload[at / 8].load(std::memory_order_relaxed);
-    std::memcpy(message.bytes.data() + at, &part, 8);
-  }
-  return true;
-}
-
-void Stream::finish(const Glimpse& glimpse) noexcept {
-  glimpse.cell->word.store(empty_after(glimpse.word).pack(), std::memory_order_seq_cst);
+  here.word.store(empty_after(glimpse.word).pack(), std::memory_order_seq_cst);
   if (glimpse.is_first) hints_->head.store(glimpse.position + 1, std::memory_order_release);
+  return took;
 }
 
 // ---- afterwards
@@ -221,14 +248,6 @@ void format_pipe(std::span<std::byte> body, bool duplex, std::uint32_t cells_log
   header->cells_log = cells_log;
   header->is_duplex = duplex ? 1 : 0;
   header->most_bytes = most_bytes;
-}
-
-bool take_frame_of(shm::BlockRef pipe, shm::BlockRef frame, shm::Objects& objects,
-                   shm::FramePlace& place) noexcept {
-  place = objects.find_frame(frame);
-  if (!place) return false;
-  if (place.header->container.load(std::memory_order_relaxed) != pipe.bits) return false;
-  return objects.take_frame(frame);
 }
 
 void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects& objects) noexcept {

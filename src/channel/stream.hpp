@@ -38,14 +38,15 @@ struct Glimpse {
   StreamWord word = {};
   std::uint64_t type = 0;
   std::uint64_t position = 0;
-  bool is_first = false;  // nothing before it is still in use
+  bool is_first = false;        // nothing before it is still in use
+  bool passed_writing = false;  // something before it was being written
 };
 
-// A message that was taken: its bytes, or the frame they are in.
+// A message that was taken: its bytes, or the frame they are in, which is the caller's.
 struct TakenMessage {
   std::uint64_t type = 0;
   std::size_t size = 0;  // of `bytes`
-  shm::BlockRef frame;
+  shm::FramePlace frame = {};
   alignas(8) std::array<std::byte, kInlineBytes> bytes;
 };
 
@@ -62,8 +63,9 @@ class Stream {
   Room claim(shm::OwnerId me) noexcept;
   static void publish(const Room& room, std::uint64_t type,
                       std::span<const std::byte> bytes) noexcept;  // at most kInlineBytes
-  static void publish(const Room& room, std::uint64_t type, shm::BlockRef frame,
-                      std::uint64_t size) noexcept;
+  // The frame is the caller's, and its container the pipe; afterwards it is nobody's.
+  static void publish(const Room& room, std::uint64_t type, const shm::FramePlace& frame,
+                      shm::Objects& objects) noexcept;
   // Whether claim() would find room now.
   [[nodiscard]] bool has_room() noexcept;
   // The bytes of messages of at least `least` bytes that wait here.
@@ -72,9 +74,13 @@ class Stream {
   // ---- receiving
 
   [[nodiscard]] Glimpse look() noexcept;
-  // False: another was quicker. Otherwise finish() has to follow: until then the cell is in use.
-  bool take(const Glimpse& glimpse, shm::OwnerId me, TakenMessage& message) noexcept;
-  void finish(const Glimpse& glimpse) noexcept;
+  enum class Took : std::uint8_t {
+    message,
+    nothing,  // another was quicker
+    hole,     // its sender died before its send had returned; the cell is free
+  };
+  Took take(const Glimpse& glimpse, shm::BlockRef pipe, shm::Objects& objects,
+            TakenMessage& message) noexcept;
 
   // ---- afterwards
 
@@ -88,6 +94,7 @@ class Stream {
   [[nodiscard]] std::uint32_t lap(std::uint64_t position) const noexcept {
     return static_cast<std::uint32_t>(position >> log_) & StreamWord::kLapMask;
   }
+  [[nodiscard]] Glimpse scan(std::optional<std::uint64_t> until) noexcept;
   template <class Visit>
   Room::Kind find_room(Visit&& visit) noexcept;
 
@@ -107,10 +114,6 @@ std::optional<PipeView> view_pipe(std::span<std::byte> body) noexcept;
 // Of a new pipe; the body is zeroed and large enough.
 void format_pipe(std::span<std::byte> body, bool duplex, std::uint32_t cells_log,
                  std::uint64_t most_bytes) noexcept;
-
-// Whether the frame belongs to messages of this pipe and is now the caller's.
-bool take_frame_of(shm::BlockRef pipe, shm::BlockRef frame, shm::Objects& objects,
-                   shm::FramePlace& place) noexcept;
 
 // The warden's part (burial.cpp).
 void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects& objects) noexcept;

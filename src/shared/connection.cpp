@@ -169,11 +169,11 @@ bool End::commit(std::uint64_t type, MessageDraft& draft, DeadlineNs deadline) {
   const ObjectPlace& place = use_for_sending();
   Room room;
   if (!claim(place, room, deadline)) return false;
-  const shm::BlockRef frame{frame_of(draft)};
-  // From here on the receiver may take it, from us as from nobody.
-  Stream::publish(room, type, frame, draft.payload.size());
+  shm::FramePlace frame;
+  frame.ref = {frame_of(draft)};
+  frame.payload = draft.payload;
   gave_away(draft);
-  objects_here().give_frame(frame);
+  Stream::publish(room, type, frame, objects_here());
   tell_receivers(place);
   return true;
 }
@@ -195,15 +195,13 @@ bool End::look(const ObjectPlace& place, Glimpse& glimpse) {
 std::optional<ReceivedMessage> End::take(const ObjectPlace& place, const Glimpse& glimpse) {
   Objects& objects = objects_here();
   channel::TakenMessage taken;
-  if (!in_.take(glimpse, objects.me(), taken)) return std::nullopt;
-  shm::FramePlace frame;
-  const bool is_there =
-      !taken.frame || channel::take_frame_of(place.ref, taken.frame, objects, frame);
-  in_.finish(glimpse);
+  const Stream::Took took = in_.take(glimpse, place.ref, objects, taken);
+  if (took == Stream::Took::nothing) return std::nullopt;
   bell(place, channel::room_bell(1 - side_)).ring();
-  if (!is_there) return std::nullopt;
+  if (took == Stream::Took::hole) return std::nullopt;
   if (!taken.frame) return small_message(taken.type, std::span(taken.bytes).first(taken.size));
-  return large_message(taken.type, taken.frame.bits, !frame.refs.empty(), frame.payload);
+  return large_message(taken.type, taken.frame.ref.bits, !taken.frame.refs.empty(),
+                       taken.frame.payload);
 }
 
 std::optional<ReceivedMessage> End::receive(std::span<const std::uint64_t> types,
