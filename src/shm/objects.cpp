@@ -236,7 +236,7 @@ bool Objects::bury(OwnerId dead, BuryFn bury_in) noexcept {
     }
     if (!held) return;
     bury_in(object, dead, *this);
-    ring_all_bells(*object.header);
+    for (Bell& bell : object.header->bells) bell.ring_for_the_dead();
     for (std::uint32_t side = 0; side < object.sides(); ++side) {
       to_collect = release(object, side, dead.slot) || to_collect;
     }
