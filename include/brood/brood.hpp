@@ -9,6 +9,8 @@
 #include "brood/fd.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
+#include "brood/shared_memory.hpp"
+#include "brood/shareable_list.hpp"
 #include "brood/hooks.hpp"
 #include "brood/log.hpp"
 #include "brood/error.hpp"

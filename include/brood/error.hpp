@@ -222,6 +222,7 @@ struct Death {
   std::size_t index = 0;             // of the element in map; 0 otherwise
   std::string backtrace = {};        // where it crashed; empty if unknown
   std::string stderr_tail = {};      // the last it wrote to stderr, if captured
+  bool hung = false;                 // it was killed because it gave no sign of life in time
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

@@ -10,7 +10,8 @@ here=$source/test/consume
 mkdir -p "$work"
 rm -rf "$work/first_place" "$work/prefix" "$work/package" "$work/program"
 
-flags=(-G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" -DCMAKE_BUILD_TYPE=Debug)
+flags=(-G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" -DCMAKE_BUILD_TYPE=Debug
+  "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
 shared=OFF
 [[ $kind == shared ]] && shared=ON
 

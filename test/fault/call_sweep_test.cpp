@@ -65,6 +65,12 @@ std::vector<Sweep> all_sweeps() {
       {kHost, kWarden, kProcess});
   add({"SpawnedProcess", use_a_born_process<StartMethod::spawn>}, {kHost, kWarden, kProcess});
   add({"ForkserverPool", use_a_born_pool}, {kHost, kWarden, kSupervisor, kWorker});
+  constexpr auto kIncarnation = Role::incarnation;
+  add({"Restart", restart_a_forked_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"ForkserverRestart", restart_a_born_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"EndOfKept", end_a_kept_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"Names", use_names}, {kHost, kWarden, kProcess});
+  add({"MappedFile", map_a_file}, {kHost});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"Messages", talk_to_a_child}, {kHost, kWarden, kProcess});

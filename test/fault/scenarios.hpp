@@ -14,16 +14,20 @@
 #include <thread>
 #include <vector>
 
+#include "brood/detail/mapped_range.hpp"
 #include "brood/fd.hpp"
 #include "brood/hooks.hpp"
 #include "brood/log.hpp"
 #include "brood/pipe.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
+#include "brood/shareable_list.hpp"
+#include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
+#include "support/named_memory.hpp"
 #include "support/pool_spy.hpp"
 #include "support/pools.hpp"
 #include "support/time.hpp"
@@ -292,6 +296,115 @@ inline void end_processes() {
 inline void drop_a_daemon() {
   Process p = forked_process(true, 60);
   p.start();
+}
+
+// ---- scenarios of keepers
+
+inline ExitCode fail_at_first() {
+  if (attempts().fetch_add(1) == 0) die_by_kill();
+  heartbeat();
+  return {7};
+}
+// Restarts enough that some may fail for want of a call.
+inline ProcessOptions kept_process(StartMethod method) {
+  FaultyKernel::next_child_is(Role::process);
+  ProcessOptions options{.start = method, .err = Output::null};
+  options.restart = {.max = 4, .backoff = std::chrono::nanoseconds(1000)};
+  options.hang_timeout = kHangGuard;
+  return options;
+}
+
+// By its keeper, after its first failure; 7 is one as well.
+inline void restart_a_process(StartMethod method) {
+  attempts().store(0);
+  Process p(kept_process(method), fail_at_first);
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code().value_or(7) == 7);
+  REQUIRE_RIGHT(p.restarts() >= 1 || !p.exit_code());
+}
+inline void restart_a_forked_process() { restart_a_process(StartMethod::fork); }
+inline void restart_a_born_process() {
+  attempts().store(0);  // before there are copies
+  FaultyKernel::next_child_is(Role::process);
+  init();
+  restart_a_process(StartMethod::forkserver);
+}
+
+inline void end_a_kept_process() {
+  Process p(kept_process(StartMethod::fork), sleep_long, 1);
+  Process hangs({.start = StartMethod::fork, .hang_timeout = std::chrono::milliseconds(50)},
+                sleep_long, 1);
+  p.start();
+  hangs.start();
+  static_cast<void>(p.usage());
+  hangs.join();
+  REQUIRE_RIGHT(hangs.exit_code() == -SIGKILL);
+  for (int i = 0; i < 3 && p.is_alive(); ++i) {
+    p.terminate();
+    static_cast<void>(p.join_for(200ms * kSlowness));
+  }
+  p.kill();
+  p.join();
+}
+
+// ---- scenarios of names
+
+// What an error leaves to its user.
+class Unlinking {
+ public:
+  explicit Unlinking(SharedMemory memory) : memory_(std::move(memory)) {}
+  ~Unlinking() {
+    for (int i = 0; i < 2; ++i) {
+      try {
+        memory_.unlink();
+      } catch (const SystemError&) {
+        continue;
+      }
+    }
+  }
+  Unlinking(const Unlinking&) = delete;
+  Unlinking& operator=(const Unlinking&) = delete;
+  [[nodiscard]] const SharedMemory& get() const { return memory_; }
+
+ private:
+  SharedMemory memory_;
+};
+
+inline void use_names() {
+  const std::string name = unique_name();
+  {
+    const Unlinking chosen(SharedMemory::create(name, 10'000));
+    const Unlinking automatic(SharedMemory::create("", 10'000));
+    automatic.get().span()[9999] = std::byte{7};
+    REQUIRE_RIGHT(SharedMemory::attach(automatic.get().name()).span()[9999] == std::byte{7});
+    const Unlinking list(ShareableList::create({1, "two", 3.0}).memory());
+    REQUIRE_RIGHT(ShareableList(list.get()).get<std::string>(1) == "two");
+    bool taken = false;
+    try {
+      SharedMemory::create(name, 10);
+    } catch (const SystemError&) {
+      taken = true;
+    }
+    REQUIRE_RIGHT(taken);
+    FaultyKernel::next_child_is(Role::process);
+    Process p(
+        {.start = StartMethod::fork},
+        [](const SharedMemory& memory) {
+          const Unlinking own(SharedMemory::create("", 100));
+          return ExitCode{std::to_integer<int>(memory.span()[9999])};
+        },
+        automatic.get());
+    p.start();
+    p.join();
+    REQUIRE_RIGHT(p.exit_code() == 7 || p.exit_code() == 1);
+  }
+  REQUIRE_RIGHT(!has_name(name));
+}
+
+inline void map_a_file() {
+  const detail::MappedRange range = detail::map_file_range("/proc/self/exe", 5000, 10'000, false);
+  REQUIRE_RIGHT(range.size() == 10'000);
 }
 
 // ---- scenarios of signals

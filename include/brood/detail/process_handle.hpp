@@ -77,6 +77,7 @@ class ProcessHandle {
   std::optional<int> exit_code();
   std::optional<WorkerDied> death();
   [[nodiscard]] int pid() const noexcept;
+  [[nodiscard]] unsigned restarts() const noexcept;
   [[nodiscard]] const std::string& name() const;
   [[nodiscard]] bool daemon() const;
   void set_daemon(bool daemon);
