@@ -7,6 +7,8 @@
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"
+#include "brood/pipe.hpp"
+#include "brood/fd.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
 #include "brood/shared_memory.hpp"

@@ -19,6 +19,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace brood {
 
@@ -128,6 +129,20 @@ class TypeMismatch : public DecodeError {
 class ArenaFull : public Error {
  public:
   using Error::Error;
+};
+
+// A message is longer than the room for it: here it is, whole.
+class BufferTooShort : public Error {
+ public:
+  explicit BufferTooShort(std::vector<std::byte> message)
+      : Error("brood: a message of " + std::to_string(message.size()) +
+              " bytes is longer than the room for it"),
+        message_(std::move(message)) {}
+
+  [[nodiscard]] const std::vector<std::byte>& message() const noexcept { return message_; }
+
+ private:
+  std::vector<std::byte> message_;
 };
 
 // The object behind a handle is gone.

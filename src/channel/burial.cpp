@@ -1,12 +1,12 @@
 #include "channel/burial.hpp"
 
-#include "channel/sync_burial.hpp"
 #include "channel/queue_burial.hpp"
+#include "channel/stream.hpp"
+#include "channel/sync_burial.hpp"
 
 namespace brood::channel {
 
 void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& objects) noexcept {
-  static_cast<void>(objects);
   switch (object.kind) {
     case shm::ObjectKind::lock:
       return bury_in_lock(object, dead);
@@ -18,9 +18,15 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
       return bury_in_barrier(object, dead);
     case shm::ObjectKind::queue:
       return bury_in_queue(object, dead, objects);
+    case shm::ObjectKind::pipe:
+      return bury_in_pipe(object, dead, objects);
     default:
       break;
   }
+}
+
+void side_ended(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept {
+  if (object.kind == shm::ObjectKind::pipe) ring_doorbells_of_pipe(object, objects);
 }
 
 }  // namespace brood::channel

@@ -141,6 +141,7 @@ Objects::Ending Objects::end_side(const ObjectPlace& object, std::uint32_t side,
       free_object(object.ref);
     } else {
       ring_all_bells(*object.header);
+      if (side_ended_ != nullptr) side_ended_(object, *this);
     }
     return Ending::ended;
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "brood/error.hpp"
+#include "channel/burial.hpp"
 #include "sys/fd.hpp"
 #include "sys/identity.hpp"
 #include "sys/memory.hpp"
@@ -101,6 +102,7 @@ void ObjectSpace::found(const shm::FamilyLayout& family, int socket, std::size_t
     }
   }
   objects_.know_members(family.owners);
+  objects_.when_side_ends(channel::side_ended);
   objects_.attach(segment().region(), {shm::kHostSlot, 1});
   const int formatted = objects_.format();
   if (formatted < 0) throw ArenaFull("brood: the system has no more shared memory");
@@ -111,6 +113,7 @@ void ObjectSpace::find(const shm::FamilyLayout& family, int socket, sys::Fd segm
                        std::size_t limit_bytes) {
   family_ = &family;
   objects_.know_members(family.owners);
+  objects_.when_side_ends(channel::side_ended);
   socket_ = socket;
   limit_bytes_ = limit_bytes;
   const auto size = static_cast<std::size_t>(

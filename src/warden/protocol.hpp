@@ -37,7 +37,19 @@ enum class Request : std::uint32_t {
   birth = 1,         // a child is asked for; the line is passed along (see above)
   end_children = 2,  // those of `parent_pid`, which is about to be killed, and theirs
   collect = 3,       // nobody holds some object any more that a frame may still name
+  deposit = 4,       // of a descriptor for `object`; the line is passed along (see above)
+  claim = 5,         // of the descriptor of `object`; likewise
 };
+
+// A descriptor on its way from one process to others (custody.hpp) lies with the warden:
+//
+//   sender    makes a line, puts the descriptor into one end, sends the other end to the warden
+//             with Request::deposit and the name of the object that stands for it
+//   warden    takes it out, and answers on the line by a CustodyAnswer
+//   receiver  sends the end of a line with Request::claim and the object's name; the answer comes
+//             with a copy of the descriptor
+//
+// It stays there until the object ends. If the warden dies, the line has no other end any more.
 
 // One datagram. Without a request it announces a member, with a pidfd of it passed along. One-way:
 // the warden never answers, so a member may die at any point of it.
@@ -49,6 +61,11 @@ struct Announcement {
   shm::OwnerId owner{};         // its slot in the family's owner table, if has_owner
   std::uint32_t has_owner = 0;
   Request request = Request::none;
+  shm::BlockRef object{};  // deposit, claim
+};
+
+struct CustodyAnswer {
+  std::int32_t error = 0;  // an errno value
 };
 
 enum class LineNews : std::uint32_t {

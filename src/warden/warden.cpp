@@ -16,6 +16,7 @@
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "warden/custody.hpp"
 #include "warden/names.hpp"
 #include "warden/protocol.hpp"
 
@@ -65,7 +66,9 @@ class Warden {
     host.owner = {shm::kHostSlot, 1};
     host.has_owner = 1;
     objects_.know_members(start_.family->owners);
+    objects_.when_side_ends(channel::side_ended);
     objects_.attach(start_.objects.region(), {shm::kWardenSlot, 1});
+    if (!custody_.prepare()) return false;
     return enlist(host, sys::Fd(start_.host_pidfd)) != nullptr;
   }
 
@@ -148,6 +151,10 @@ class Warden {
       }
       if (said.request == Request::collect) {
         collect_soon();
+      } else if (said.request == Request::deposit && pidfd) {
+        custody_.take(said.object, pidfd, objects_);
+      } else if (said.request == Request::claim && pidfd) {
+        custody_.give(said.object, pidfd, objects_);
       } else if (said.request == Request::end_children) {
         end_children(said.parent_pid, sender.user_id);
       } else if (said.request == Request::birth && pidfd) {
@@ -246,6 +253,7 @@ class Warden {
     const std::int64_t now = sys::now_ns();
     if (collect_at_ns_ != 0 && now >= collect_at_ns_) {
       collect_at_ns_ = objects_.collect() ? now + kCollectAfterNs : 0;
+      custody_.drop_ended(objects_);
     }
     if (trims_left_ == 0) return;
     if (trim_at_ns_ == 0) {
@@ -355,6 +363,7 @@ class Warden {
   std::size_t unheard_ = 0;  // members that events_ does not tell of
   bool host_gone_ = false;
   shm::Objects objects_;
+  Custody custody_;
   std::int64_t collect_at_ns_ = 0;  // 0: nothing to collect
   std::int64_t trim_at_ns_ = 0;     // 0: no memory to give back
   int trims_left_ = 0;

@@ -74,6 +74,9 @@ std::vector<Sweep> all_sweeps() {
   add({"Locks", share_locks}, {kHost, kWarden, kProcess});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
+  add({"Messages", talk_to_a_child}, {kHost, kWarden, kProcess});
+  add({"WaitForMessages", wait_for_a_message}, {kHost});
+  add({"Descriptor", send_a_descriptor}, {kHost, kWarden});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
   return sweeps;
 }

@@ -16,9 +16,11 @@
 #include <vector>
 
 #include "brood/detail/mapped_range.hpp"
+#include "brood/fd.hpp"
 #include "brood/hooks.hpp"
 #include "brood/locks.hpp"
 #include "brood/log.hpp"
+#include "brood/pipe.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
 #include "brood/shareable_list.hpp"
@@ -522,6 +524,62 @@ inline void tell_things() {
   p.start();
   p.join();
   REQUIRE_RIGHT(p.exit_code() == 7);
+}
+
+// Messages small and large to a child and back.
+inline void talk_to_a_child() {
+  auto [ours, theirs] = Pipe();
+  FaultyKernel::next_child_is(Role::process);
+  Process p(
+      {.start = StartMethod::fork},
+      [](Connection end) {
+        try {
+          for (;;) end.send(end.recv<std::string>() + "!");
+        } catch (const Closed&) {
+        }
+      },
+      std::move(theirs));
+  p.start();
+  for (const std::size_t size : {std::size_t{3}, std::size_t{1000}, std::size_t{300'000}}) {
+    ours.send(std::string(size, 'x'));
+    REQUIRE_RIGHT(ours.recv<std::string>() == std::string(size, 'x') + "!");
+  }
+  REQUIRE_RIGHT(!ours.poll(5ms));
+  ours.close();
+  p.join();
+}
+
+// A message that is waited for by a descriptor. (A sender without a descriptor to spare can't ring
+// it; then the next message does.)
+inline void wait_for_a_message() {
+  auto [a, b] = Pipe();
+  REQUIRE_RIGHT(wait({a}, 1ms).empty());
+  for (int i = 0; i < 3; ++i) b.send(i);
+  REQUIRE_RIGHT(a.poll());
+  if (wait({a}, 1s).empty()) throw SystemError(EMFILE, "nobody rang");
+  for (int i = 0; i < 3; ++i) REQUIRE_RIGHT(a.recv<int>() == i);
+  REQUIRE_RIGHT(wait({a}, 1ms).empty());
+}
+
+// A descriptor, and the end of a pipe, in messages.
+inline void send_a_descriptor() {
+  auto [a, b] = Pipe();
+  int ends[2] = {-1, -1};
+  if (pipe2(ends, O_CLOEXEC) != 0) throw SystemError(errno, "pipe");
+  const Fd reader(ends[0]);
+  Fd writer(ends[1]);
+  a.send(writer);
+  writer.close();
+  Fd got = b.recv<Fd>();
+  REQUIRE_RIGHT(write(got.get(), "x", 1) == 1);
+  got.close();
+  char byte = 0;
+  REQUIRE_RIGHT(read(reader.get(), &byte, 1) == 1 && byte == 'x');
+  auto [c, d] = Pipe();
+  a.send(d);
+  d.close();
+  b.recv<Connection>().send(5);
+  REQUIRE_RIGHT(c.recv<int>() == 5);
 }
 
 // The same in a process whose standard streams are closed.
