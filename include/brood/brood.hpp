@@ -7,6 +7,8 @@
 #include "brood/process.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
+#include "brood/shared_memory.hpp"
+#include "brood/shareable_list.hpp"
 #include "brood/hooks.hpp"
 #include "brood/log.hpp"
 #include "brood/error.hpp"

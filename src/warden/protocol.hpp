@@ -21,6 +21,7 @@
 
 #include "shm/arena.hpp"
 #include "shm/family_layout.hpp"
+#include "sys/named_memory.hpp"
 
 namespace brood::warden {
 
@@ -79,6 +80,25 @@ struct LineMessage {
 struct KeeperOrder {
   std::int32_t signal = 0;   // for what it keeps
   std::uint32_t to_end = 0;  // not to be started again; SIGKILL then is for all that came from it
+};
+
+// Names of shared memory (names.hpp). A datagram of another length than an announcement's.
+enum class NameRequest : std::uint32_t {
+  give = 1,  // a name to a file; a line is passed along, on which the file lies ready
+  forget,    // a file: its name was removed
+};
+struct NameMessage {
+  NameRequest request = NameRequest::give;
+  std::uint32_t length = 0;  // of the name
+  sys::FileIdentity file{};  // forget: which
+  std::array<char, sys::kMaxMemoryName + 1> name{};
+};
+static_assert(sizeof(NameMessage) != sizeof(Announcement));
+
+// The answer to `give`, on the line.
+struct NameAnswer {
+  std::int32_t error = 0;  // an errno value; 0: the file has the name
+  std::uint32_t reserved = 0;
 };
 
 // Announces the calling process, which must not go on if that fails: nobody would end it when its

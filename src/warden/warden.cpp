@@ -1,5 +1,6 @@
 #include "warden/warden.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "warden/names.hpp"
 #include "warden/protocol.hpp"
 
 namespace brood::warden {
@@ -54,7 +56,7 @@ class Warden {
         members_(static_cast<Member*>(sys::map_private(kMaxMembers * sizeof(Member)))) {}
 
   [[nodiscard]] bool prepare() noexcept {
-    if (members_ == nullptr || events_.open() < 0) return false;
+    if (members_ == nullptr || !names_.prepare() || events_.open() < 0) return false;
     if (events_.add(start_.socket, kSocketTag) < 0) return false;
     if (sys::want_senders(start_.socket) < 0) return false;
     Announcement host;
@@ -82,7 +84,7 @@ class Warden {
       look_after_objects();
       kill_condemned();
       // Processes that outlive the host may still need a warden.
-      if (host_gone_ && !anyone_left() && nobody_is_coming()) return;
+      if (host_gone_ && !anyone_left() && nobody_is_coming()) return names_.remove_all();
     }
   }
 
@@ -122,16 +124,23 @@ class Warden {
 
   void hear() noexcept {
     for (;;) {
-      Announcement said;
+      std::array<std::byte, std::max(sizeof(Announcement), sizeof(NameMessage))> packet;
       sys::Fd pidfd;
       sys::Sender sender;
-      const long length = sys::receive_packet_from(
-          start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd, sender);
+      const long length = sys::receive_packet_from(start_.socket, packet, pidfd, sender);
       if (length == -EAGAIN) return;
       if (length <= 0) {
         if (length == 0 || length == -EMSGSIZE) continue;  // nobody of ours says that
         return;
       }
+      if (length == sizeof(NameMessage)) {
+        NameMessage message;
+        std::memcpy(static_cast<void*>(&message), packet.data(), sizeof message);
+        names_.hear(message, pidfd);
+        continue;
+      }
+      Announcement said;
+      std::memcpy(static_cast<void*>(&said), packet.data(), sizeof said);
       if (length != sizeof said || said.kind == MemberKind::host ||
           said.kind > MemberKind::worker) {
         continue;
@@ -339,6 +348,7 @@ class Warden {
   WardenStart start_;
   shm::OwnerTable owners_;
   sys::ReadableSet events_;
+  NameTable names_;
   Member* members_;
   std::size_t used_ = 0;     // members_[used_...] were never written
   std::size_t unheard_ = 0;  // members that events_ does not tell of

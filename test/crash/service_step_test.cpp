@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "brood/brood.hpp"
 #include "support/every_instruction.hpp"
 #include "support/host.hpp"
+#include "support/named_memory.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"
 #include "support/stepper.hpp"
@@ -74,6 +77,8 @@ class ServiceStepTest : public testing::Test {
   std::function<bool(const Host&)> is_over_;
   // The lines that the host says then; none: the host itself was killed.
   std::vector<Outcomes> expected_;
+  // What is to be looked at afterwards.
+  std::function<void()> epilogue_ = [] {};
 
   void sweep(const char* name);
   EveryInstruction::Run kill_after(long n);
@@ -128,6 +133,7 @@ EveryInstruction::Run ServiceStepTest::kill_after(long n) {
   }
   EXPECT_EQ(host.end(), expected_.empty() ? "signal 9" : "exit 0");
   EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
+  epilogue_();
   return run;
 }
 
@@ -407,6 +413,60 @@ TEST_F(WardenStepTest, WhileMembersAnnounceThemselves) {
   const Outcomes any = {"value", "FamilyBroken", "BrokenPool"};
   expected_ = {any, any, {"FamilyBroken"}};
   sweep("warden: members announce themselves");
+}
+
+TEST_F(WardenStepTest, WhileItGivesAName) {
+  const std::set<std::string> names = names_in_shm();
+  program_ = [](const Gate& gate) {
+    SharedMemory::create("", 5000).unlink();
+    say("ready");
+    gate.pass();
+    for (const std::string& name : {unique_name(), std::string()}) {
+      const std::set<std::string> before = names_in_shm();
+      say(outcome_of([&] { SharedMemory::create(name, 5000).unlink(); }));
+      HOST_CHECK(names_in_shm() == before);
+    }
+    board->done.store(true);
+    gate.pass();
+    gate.pass();
+    say(outcome_of([] { SharedMemory::create("", 5000); }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return board->done.load(); };
+  const Outcomes any = {"value", "FamilyBroken"};
+  expected_ = {any, any, {"FamilyBroken"}};
+  epilogue_ = [=] { EXPECT_EQ(names_in_shm(), names); };
+  sweep("warden: it gives a name");
+}
+
+TEST_F(WardenStepTest, WhileItRemovesNames) {
+  const std::string chosen = unique_name();
+  const std::string strangers = unique_name();
+  const std::set<std::string> names = names_in_shm();
+  program_ = [=](const Gate& gate) {
+    static const SharedMemory kept[] = {
+        SharedMemory::create("", 5000), SharedMemory::create(chosen, 5000),
+        SharedMemory::create("", 5000), SharedMemory::create(strangers, 5000)};
+    std::filesystem::remove(shm_path(strangers));
+    std::ofstream(shm_path(strangers)) << "somebody else's";
+    say("ready");
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [](Host& host) { host.send(SIGKILL); };
+  is_over_ = [](const Host& /*host*/) { return false; };  // it ends itself
+  epilogue_ = [=] {
+    EXPECT_TRUE(std::filesystem::remove(shm_path(strangers)));
+    std::filesystem::remove(shm_path(chosen));  // it persists if the warden is gone too
+    run_host([] {
+      SharedMemory::create("", 10).unlink();
+      return 0;
+    });
+    EXPECT_EQ(names_in_shm(), names);
+  };
+  sweep("warden: it removes names");
 }
 
 }  // namespace

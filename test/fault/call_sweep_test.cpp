@@ -69,6 +69,8 @@ std::vector<Sweep> all_sweeps() {
   add({"Restart", restart_a_forked_process}, {kHost, kWarden, kProcess, kIncarnation});
   add({"ForkserverRestart", restart_a_born_process}, {kHost, kWarden, kProcess, kIncarnation});
   add({"EndOfKept", end_a_kept_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"Names", use_names}, {kHost, kWarden, kProcess});
+  add({"MappedFile", map_a_file}, {kHost});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});

@@ -14,14 +14,18 @@
 #include <thread>
 #include <vector>
 
+#include "brood/detail/mapped_range.hpp"
 #include "brood/hooks.hpp"
 #include "brood/log.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
+#include "brood/shareable_list.hpp"
+#include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
+#include "support/named_memory.hpp"
 #include "support/pool_spy.hpp"
 #include "support/pools.hpp"
 #include "support/time.hpp"
@@ -340,6 +344,65 @@ inline void end_a_kept_process() {
   }
   p.kill();
   p.join();
+}
+
+// ---- scenarios of names
+
+// What an error leaves to its user.
+class Unlinking {
+ public:
+  explicit Unlinking(SharedMemory memory) : memory_(std::move(memory)) {}
+  ~Unlinking() {
+    for (int i = 0; i < 2; ++i) {
+      try {
+        memory_.unlink();
+      } catch (const SystemError&) {
+        continue;
+      }
+    }
+  }
+  Unlinking(const Unlinking&) = delete;
+  Unlinking& operator=(const Unlinking&) = delete;
+  [[nodiscard]] const SharedMemory& get() const { return memory_; }
+
+ private:
+  SharedMemory memory_;
+};
+
+inline void use_names() {
+  const std::string name = unique_name();
+  {
+    const Unlinking chosen(SharedMemory::create(name, 10'000));
+    const Unlinking automatic(SharedMemory::create("", 10'000));
+    automatic.get().span()[9999] = std::byte{7};
+    REQUIRE_RIGHT(SharedMemory::attach(automatic.get().name()).span()[9999] == std::byte{7});
+    const Unlinking list(ShareableList::create({1, "two", 3.0}).memory());
+    REQUIRE_RIGHT(ShareableList(list.get()).get<std::string>(1) == "two");
+    bool taken = false;
+    try {
+      SharedMemory::create(name, 10);
+    } catch (const SystemError&) {
+      taken = true;
+    }
+    REQUIRE_RIGHT(taken);
+    FaultyKernel::next_child_is(Role::process);
+    Process p(
+        {.start = StartMethod::fork},
+        [](const SharedMemory& memory) {
+          const Unlinking own(SharedMemory::create("", 100));
+          return ExitCode{std::to_integer<int>(memory.span()[9999])};
+        },
+        automatic.get());
+    p.start();
+    p.join();
+    REQUIRE_RIGHT(p.exit_code() == 7 || p.exit_code() == 1);
+  }
+  REQUIRE_RIGHT(!has_name(name));
+}
+
+inline void map_a_file() {
+  const detail::MappedRange range = detail::map_file_range("/proc/self/exe", 5000, 10'000, false);
+  REQUIRE_RIGHT(range.size() == 10'000);
 }
 
 // ---- scenarios of signals

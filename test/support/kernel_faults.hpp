@@ -34,7 +34,7 @@ struct CallKind {
   bool rare = false;               // only threads or processes that meet by chance make it
 };
 const std::vector<CallKind>& call_kinds();
-inline constexpr std::size_t kMaxCallKinds = 64;
+inline constexpr std::size_t kMaxCallKinds = 96;
 
 // The calls that have no errors, or none that a test can give them, and why.
 struct ExemptCall {
