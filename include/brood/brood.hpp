@@ -5,6 +5,7 @@
 #include "brood/pool.hpp"
 #include "brood/future.hpp"
 #include "brood/process.hpp"
+#include "brood/locks.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
 #include "brood/shared_memory.hpp"

@@ -1,11 +1,20 @@
 #include "channel/burial.hpp"
 
+#include "channel/sync_burial.hpp"
+
 namespace brood::channel {
 
 void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& objects) noexcept {
-  static_cast<void>(dead);
   static_cast<void>(objects);
   switch (object.kind) {
+    case shm::ObjectKind::lock:
+      return bury_in_lock(object, dead);
+    case shm::ObjectKind::semaphore:
+      return bury_in_semaphore(object, dead);
+    case shm::ObjectKind::condition:
+      return bury_in_condition(object, dead);
+    case shm::ObjectKind::barrier:
+      return bury_in_barrier(object, dead);
     default:
       break;
   }

@@ -144,6 +144,13 @@ bool ObjectSpace::warden_lost() const noexcept {
   return family != nullptr && family->warden_lost();
 }
 
+bool ObjectSpace::has_left(shm::OwnerId member) const noexcept {
+  if (member.slot >= family_->owners.size()) return true;
+  const auto word =
+      shm::OwnerWord::unpack(family_->owners[member.slot].load(std::memory_order_acquire));
+  return word.epoch != member.epoch || word.state == shm::OwnerState::free;
+}
+
 void ObjectSpace::ask_to_collect() noexcept {
   Announcement said;
   said.request = Request::collect;
