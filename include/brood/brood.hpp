@@ -8,6 +8,7 @@
 #include "brood/locks.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
+#include "brood/shared.hpp"
 #include "brood/shared_memory.hpp"
 #include "brood/shareable_list.hpp"
 #include "brood/hooks.hpp"

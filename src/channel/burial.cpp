@@ -1,6 +1,7 @@
 #include "channel/burial.hpp"
 
 #include "channel/sync_burial.hpp"
+#include "shm/wide_value.hpp"
 
 namespace brood::channel {
 
@@ -15,6 +16,11 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
       return bury_in_condition(object, dead);
     case shm::ObjectKind::barrier:
       return bury_in_barrier(object, dead);
+    case shm::ObjectKind::value:
+      bury_in_lock(object, dead);
+      return shm::WideValue::bury(object.body, dead);
+    case shm::ObjectKind::array:
+      return bury_in_lock(object, dead);
     default:
       break;
   }
