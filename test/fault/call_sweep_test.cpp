@@ -71,6 +71,8 @@ std::vector<Sweep> all_sweeps() {
   add({"EndOfKept", end_a_kept_process}, {kHost, kWarden, kProcess, kIncarnation});
   add({"Names", use_names}, {kHost, kWarden, kProcess});
   add({"MappedFile", map_a_file}, {kHost});
+  add({"Values", share_values}, {kHost, kWarden, kProcess});
+  add({"MappedArray", map_an_array}, {kHost, kWarden});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
