@@ -55,6 +55,7 @@ class Counts {
  private:
   std::map<Key, std::size_t>& mine() {
     if (counts_ == nullptr || token_ != sys::process_token()) {
+      inherited_ = counts_;
       counts_ = new std::map<Key, std::size_t>;  // for the rest of the process's life
       token_ = sys::process_token();
     }
@@ -63,6 +64,7 @@ class Counts {
 
   sys::ProcessMutex mutex_;
   std::map<Key, std::size_t>* counts_ = nullptr;
+  std::map<Key, std::size_t>* inherited_ = nullptr;  // no leak, though nobody uses it
   std::uint64_t token_ = 0;
 };
 

@@ -108,8 +108,8 @@ TEST_P(BarrierTest, AnActionMayBeAFunctionOrCapturePlainData) {
   captured_sum = 0;
   const Barrier plain(1, +[] { captured_sum += 1; });
   plain.wait();
-  const int number = 40;
-  const Barrier capturing(1, [number, more = 1] { captured_sum += number + more; });
+  const int number = 41;
+  const Barrier capturing(1, [number] { captured_sum += number; });
   EXPECT_EQ(capturing.wait(), 0U);
   EXPECT_EQ(captured_sum, 42);
   int local = 0;
