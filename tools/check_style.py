@@ -44,6 +44,8 @@ PUBLIC_LAYER = {
     "brood/pipe.hpp": "shared",
     "brood/locks.hpp": "shared",
     "brood/shared.hpp": "shared",
+    "brood/value.hpp": "shared",
+    "brood/array.hpp": "shared",
     "brood/shared_memory.hpp": "shared",
     "brood/shareable_list.hpp": "shared",
     "brood/fd.hpp": "shared",

@@ -11,6 +11,7 @@
 #include "brood/fd.hpp"
 #include "brood/wait.hpp"
 #include "brood/signals.hpp"
+#include "brood/shared.hpp"
 #include "brood/shared_memory.hpp"
 #include "brood/shareable_list.hpp"
 #include "brood/hooks.hpp"

@@ -79,8 +79,10 @@ class RLock final : public detail::LockHandle {
   explicit RLock(LockOptions options) : LockHandle(kRecursive, options) {}
 
  private:
-  friend struct detail::HandleCodec<RLock>;
+  friend struct detail::Codec<RLock>;
   friend class detail::ConditionCore;
+  friend RLock detail::lock_of(detail::ObjectHandle object) noexcept;
+  explicit RLock(detail::LockHandle lock) noexcept : LockHandle(std::move(lock)) {}
   explicit RLock(detail::ObjectHandle handle) noexcept
       : LockHandle(kRecursive, std::move(handle)) {}
 };
@@ -202,10 +204,26 @@ class Barrier final : public detail::BarrierCore {
 
 namespace brood::detail {
 
+inline RLock lock_of(ObjectHandle object) noexcept { return RLock(std::move(object)); }
+
 template <>
 struct Codec<Lock> : HandleCodec<Lock> {};
 template <>
-struct Codec<RLock> : HandleCodec<RLock> {};
+struct Codec<RLock> {
+  using Parts = TypeList<>;
+  static constexpr bool carries_handles = true;
+  static constexpr std::optional<std::size_t> fixed_size = 24;
+
+  template <class Out>
+  static void encode(const RLock& lock, Out& out) {
+    SentHandle sent;
+    if constexpr (!Out::counts_only) sent = lock.send();
+    write_sent_handle(sent, out);
+  }
+  static RLock decode(Reader& reader) {
+    return RLock(LockHandle::receive(read_sent_handle(reader), RLock::object_type()));
+  }
+};
 template <>
 struct Codec<Semaphore> : HandleCodec<Semaphore> {};
 template <>

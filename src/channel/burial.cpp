@@ -3,6 +3,7 @@
 #include "channel/queue_burial.hpp"
 #include "channel/stream.hpp"
 #include "channel/sync_burial.hpp"
+#include "shm/wide_value.hpp"
 
 namespace brood::channel {
 
@@ -20,6 +21,11 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
       return bury_in_queue(object, dead, objects);
     case shm::ObjectKind::pipe:
       return bury_in_pipe(object, dead, objects);
+    case shm::ObjectKind::value:
+      bury_in_lock(object, dead);
+      return shm::WideValue::bury(object.body, dead);
+    case shm::ObjectKind::array:
+      return bury_in_lock(object, dead);
     default:
       break;
   }

@@ -131,17 +131,12 @@ bool ConditionCore::wait_before(DeadlineNs deadline) const {
 void ConditionCore::notify(std::size_t count) const { notify_some(use(handle_), count); }
 
 SentCondition ConditionCore::send() const {
-  return {send_handle(handle_, kConditionKind, 1),
-          send_handle(lock_.handle_, kLockKind, lock_.type_)};
+  return {send_handle(handle_, kConditionKind, 1), lock_.send()};
 }
 
 ConditionCore ConditionCore::receive(const SentCondition& sent) {
-  const std::uint64_t type = sent.lock.type;
-  if (sent.lock.object != 0 && type != LockHandle::kPlain && type != LockHandle::kRecursive) {
-    throw TypeMismatch("brood: the bytes are a handle of another kind of object");
-  }
   ObjectHandle handle = receive_handle(sent.condition, kConditionKind, 1);
-  return {std::move(handle), LockHandle(type, receive_handle(sent.lock, kLockKind, type))};
+  return {std::move(handle), LockHandle::receive(sent.lock)};
 }
 
 std::string ConditionCore::describe() const {

@@ -123,6 +123,29 @@ LockHandle::LockHandle(std::uint64_t type, LockOptions options) : type_(type) {
   handle_ = ObjectHandle(std::move(hold));
 }
 
+SentHandle LockHandle::send() const {
+  if (!handle_) return {};
+  // Of a part of an object, the object is sent.
+  const shm::ObjectPlace& place = handle_.hold()->use();
+  if (place.kind == shm::ObjectKind::lock) return send_handle(handle_, kLockKind, type_);
+  return send_handle(handle_, static_cast<std::uint32_t>(place.kind), place.header->type);
+}
+
+LockHandle LockHandle::receive(const SentHandle& sent, std::optional<std::uint64_t> type) {
+  std::uint64_t is = kRecursive;  // as are all that are parts of objects
+  if (sent.object == 0) {
+    is = type.value_or(kPlain);
+  } else if (sent.kind == kLockKind) {
+    is = sent.type;
+  } else if (!shm::has_lock(static_cast<shm::ObjectKind>(sent.kind))) {
+    is = 0;
+  }
+  if ((is != kPlain && is != kRecursive) || is != type.value_or(is)) {
+    throw TypeMismatch("brood: the bytes are a handle of another kind of object");
+  }
+  return {is, receive_handle(sent, sent.kind, sent.type)};
+}
+
 bool LockHandle::try_lock() const {
   const shm::ObjectPlace& place = use(handle_);
   ThreadLocks& thread = ThreadLocks::here();

@@ -35,8 +35,7 @@ ThreadLocks::~ThreadLocks() {
   if (space == nullptr) return;
   for (const shm::BlockRef ref : held_) {
     const shm::ObjectPlace place = space->objects().find(ref);
-    if (!place || place.kind != shm::ObjectKind::lock ||
-        place.body.size() < sizeof(shm::LockBody)) {
+    if (!place || !shm::has_lock(place.kind) || place.body.size() < sizeof(shm::LockBody)) {
       continue;
     }
     if (shm::orphan(*reinterpret_cast<shm::LockBody*>(place.body.data()), name_)) {

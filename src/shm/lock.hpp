@@ -12,9 +12,15 @@
 #include <cstdint>
 #include <optional>
 
+#include "shm/object_layout.hpp"
 #include "shm/sync_layout.hpp"
 
 namespace brood::shm {
+
+// Whether the body of such an object begins with a LockBody.
+constexpr bool has_lock(ObjectKind kind) noexcept {
+  return kind == ObjectKind::lock || kind == ObjectKind::value || kind == ObjectKind::array;
+}
 
 enum class Take : std::uint8_t {
   taken,

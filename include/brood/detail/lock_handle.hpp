@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <ostream>
 #include <utility>
 
@@ -10,6 +11,8 @@
 #include "brood/detail/object.hpp"
 
 namespace brood {
+
+class RLock;
 
 struct LockOptions {
   // The next locker simply gets what a dead owner left, and is told nothing.
@@ -20,6 +23,11 @@ struct LockOptions {
 
 namespace brood::detail {
 
+// The lock that is a part of an object: of a Value or an Array.
+RLock lock_of(ObjectHandle object) noexcept;
+
+// A lock that is an object, or a part of one: of a Value or an Array.
+//
 // Threads, Blocking, Ownership, Errors, Death: see Lock.
 class LockHandle {
  public:
@@ -60,6 +68,10 @@ class LockHandle {
   // False: moved from, or received as such.
   explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
   [[nodiscard]] const ObjectHandle& object_handle() const noexcept { return handle_; }
+
+  // On its way. Throw what send_handle() and receive_handle() throw.
+  [[nodiscard]] SentHandle send() const;
+  static LockHandle receive(const SentHandle& sent, std::optional<std::uint64_t> type = {});
 
   // <Lock(owner=MainProcess)>, with "Process-1|Thread-17", "SomeOtherThread", "SomeOtherProcess",
   // "dead" or "None"; <RLock(MainProcess, 2)> with how often it is locked.
