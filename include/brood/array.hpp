@@ -27,6 +27,7 @@
 #include "brood/detail/plain.hpp"
 #include "brood/detail/shared_view.hpp"
 #include "brood/locks.hpp"
+#include "brood/shared_memory.hpp"
 
 namespace brood {
 
@@ -91,6 +92,28 @@ class RawArray {
   // get another name while it is mapped, but whoever receives the array needs the one it had.
   static RawArray map_file(const std::filesystem::path& path, const MapFileOptions& options = {}) {
     return RawArray(detail::map_array(element(), path, options));
+  }
+
+  // In shared memory of that name (shared_memory.hpp), for other programs too: Python finds the
+  // elements at shared_memory.SharedMemory(name).buf. Zeros. Throws what SharedMemory::create()
+  // throws; no elements is an Error.
+  static RawArray create_named(std::string_view name, std::size_t count)
+    requires(!std::is_const_v<T>)
+  {
+    return RawArray(detail::name_array(element(), name, count));
+  }
+  // Makes the elements readable by that name, as above. Of an array that was created with it, the
+  // memory is the same; of others it is a copy of what the elements are now, since memory without a
+  // name can't be given one. The memory belongs to the caller: unlink() removes the name.
+  struct Exported {
+    SharedMemory memory;
+    bool same_memory;
+  };
+  [[nodiscard]] Exported export_as(std::string_view name) const {
+    bool same = false;
+    SharedMemory memory = detail::export_array(
+        object_handle(), std::as_bytes(std::span<const T>(span())), name, same);
+    return {std::move(memory), same};
   }
 
   [[nodiscard]] std::size_t size() const noexcept { return memory_.count; }
@@ -195,6 +218,11 @@ class Array : public RawArray<T> {
 
   static Array map_file(const std::filesystem::path& path, const MapFileOptions& options = {}) {
     return Array(detail::map_array(RawArray<T>::element(), path, options));
+  }
+  static Array create_named(std::string_view name, std::size_t count)
+    requires(!std::is_const_v<T>)
+  {
+    return Array(detail::name_array(RawArray<T>::element(), name, count));
   }
   // A lock that goes with the array. It keeps out whoever takes it too, and nobody else.
   [[nodiscard]] RLock get_lock() const { return detail::lock_of(this->object_handle()); }

@@ -90,6 +90,26 @@ std::size_t count_of(const ElementType& element, const MapFileOptions& options,
   return count;
 }
 
+std::string memory_path(std::string_view name) { return "/dev/shm/" + std::string(name); }
+
+ArrayMemory make_of_file(const ElementType& element, std::size_t count, int fd,
+                         const FilePart& part, const std::string& doing) {
+  auto mapping = map_part(fd, part, doing.c_str());
+  auto hold =
+      ObjectHold::make(ObjectKind::array, element.type, shm::kElementsOffset + part.path.size());
+  shm::write_array_body(hold->use().body,
+                        {.count = count,
+                         .backing = ArrayBacking::file,
+                         .writable = part.writable,
+                         .offset = part.offset,
+                         .device = part.identity.device,
+                         .inode = part.identity.inode},
+                        part.path);
+  hold->publish();
+  std::byte* elements = mapping->elements;
+  return {{ObjectHandle(std::move(hold)), elements}, count, part.writable, std::move(mapping)};
+}
+
 }  // namespace
 
 ArrayMemory make_array(const ElementType& element, std::size_t count) {
@@ -112,22 +132,43 @@ ArrayMemory map_array(const ElementType& element, const std::filesystem::path& p
   sys::require(sys::look_at_file(fd.get(), file), doing.c_str());
   if (!file.regular) throw Error(doing + ": it is no regular file");
   const std::size_t count = count_of(element, options, file, doing);
-  const FilePart part{std::filesystem::canonical(path).string(), file.identity, options.offset,
-                      count * element.bytes, options.writable};
-  auto mapping = map_part(fd.get(), part, doing.c_str());
-  auto hold =
-      ObjectHold::make(ObjectKind::array, element.type, shm::kElementsOffset + part.path.size());
-  shm::write_array_body(hold->use().body,
-                        {.count = count,
-                         .backing = ArrayBacking::file,
-                         .writable = part.writable,
-                         .offset = part.offset,
-                         .device = part.identity.device,
-                         .inode = part.identity.inode},
-                        part.path);
-  hold->publish();
-  std::byte* elements = mapping->elements;
-  return {{ObjectHandle(std::move(hold)), elements}, count, options.writable, std::move(mapping)};
+  return make_of_file(element, count, fd.get(),
+                      {std::filesystem::canonical(path).string(), file.identity, options.offset,
+                       count * element.bytes, options.writable},
+                      doing);
+}
+
+ArrayMemory name_array(const ElementType& element, std::string_view name, std::size_t count) {
+  if (count > SIZE_MAX / 2 / element.bytes) {
+    throw ArenaFull("brood: an array of " + std::to_string(count) + " elements is too large");
+  }
+  SharedMemory memory = SharedMemory::create(name, count * element.bytes);
+  try {
+    const auto path = memory_path(memory.name());
+    return map_array(element, path, {.count = count, .writable = true});
+  } catch (...) {
+    memory.unlink();
+    throw;
+  }
+}
+
+SharedMemory export_array(const ObjectHandle& array, std::span<const std::byte> elements,
+                          std::string_view name, bool& same) {
+  if (array) {
+    const std::span<std::byte> body = array.hold()->use().body;
+    const auto shape = shm::read_array_body(body, {});
+    const std::string path = memory_path(name);
+    if (shape && shape->backing == ArrayBacking::file && shape->name_bytes == path.size() &&
+        shape->offset == 0 &&
+        std::memcmp(body.data() + shm::kElementsOffset, path.data(), path.size()) == 0) {
+      SharedMemory memory = SharedMemory::attach(name);
+      same = memory.size() == elements.size();
+      if (same) return memory;
+    }
+  }
+  SharedMemory memory = SharedMemory::create(name, elements.size());
+  std::memcpy(memory.span().data(), elements.data(), elements.size());
+  return memory;
 }
 
 ArrayMemory receive_array(ObjectHandle handle, const ElementType& element) {

@@ -6,8 +6,11 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "brood/detail/held_memory.hpp"
+#include "brood/shared_memory.hpp"
 
 namespace brood {
 
@@ -44,6 +47,10 @@ ArrayMemory make_array(const ElementType& element, std::size_t count);
 // Throws SystemError, Error, and what make_array() throws.
 ArrayMemory map_array(const ElementType& element, const std::filesystem::path& path,
                       const MapFileOptions& options);
+ArrayMemory name_array(const ElementType& element, std::string_view name, std::size_t count);
+// `same`: whether that is the array itself.
+SharedMemory export_array(const ObjectHandle& array, std::span<const std::byte> elements,
+                          std::string_view name, bool& same);
 // One that has arrived. Throws DecodeError; of files StaleHandle: it is not there any more.
 ArrayMemory receive_array(ObjectHandle handle, const ElementType& element);
 
