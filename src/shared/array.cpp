@@ -3,6 +3,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "brood/detail/array_core.hpp"
 #include "brood/error.hpp"
@@ -132,10 +133,12 @@ ArrayMemory map_array(const ElementType& element, const std::filesystem::path& p
   sys::require(sys::look_at_file(fd.get(), file), doing.c_str());
   if (!file.regular) throw Error(doing + ": it is no regular file");
   const std::size_t count = count_of(element, options, file, doing);
-  return make_of_file(element, count, fd.get(),
-                      {std::filesystem::canonical(path).string(), file.identity, options.offset,
-                       count * element.bytes, options.writable},
-                      doing);
+  std::error_code failed;
+  const std::string name = std::filesystem::canonical(path, failed).string();
+  if (failed) throw SystemError(failed.value(), doing);
+  return make_of_file(
+      element, count, fd.get(),
+      {name, file.identity, options.offset, count * element.bytes, options.writable}, doing);
 }
 
 ArrayMemory name_array(const ElementType& element, std::string_view name, std::size_t count) {

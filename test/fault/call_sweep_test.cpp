@@ -72,6 +72,8 @@ std::vector<Sweep> all_sweeps() {
   add({"Names", use_names}, {kHost, kWarden, kProcess});
   add({"MappedFile", map_a_file}, {kHost});
   add({"Locks", share_locks}, {kHost, kWarden, kProcess});
+  add({"Values", share_values}, {kHost, kWarden, kProcess});
+  add({"MappedArray", map_an_array}, {kHost, kWarden});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"Messages", talk_to_a_child}, {kHost, kWarden, kProcess});

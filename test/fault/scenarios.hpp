@@ -5,13 +5,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -24,6 +27,7 @@
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
 #include "brood/shareable_list.hpp"
+#include "brood/shared.hpp"
 #include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
@@ -455,6 +459,39 @@ inline void use_names() {
 inline void map_a_file() {
   const detail::MappedRange range = detail::map_file_range("/proc/self/exe", 5000, 10'000, false);
   REQUIRE_RIGHT(range.size() == 10'000);
+}
+
+// ---- scenarios of values and arrays
+
+using Octet = std::array<std::uint64_t, 8>;
+
+inline ExitCode change_what_is_shared(Value<int> count, Value<Octet> wide, std::span<int> part) {
+  ++count;
+  wide.update([](Octet& v) { v.fill(5); });
+  part.back() = 7;
+  return {7};
+}
+
+inline void share_values() {
+  Value<int> count(0);
+  Value<Octet> wide(Octet{});
+  const Array<int> array(100'000);
+  FaultyKernel::next_child_is(Role::process);
+  Process p({.start = StartMethod::fork}, change_what_is_shared, count, wide,
+            array.slice(50'000, 50'000));
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code() == 7 || p.exit_code() == 1);
+  if (p.exit_code() == 7) {
+    REQUIRE_RIGHT(count.get() == 1 && wide.get()[7] == 5 && array[99'999] == 7);
+  }
+  wide.set(Octet{});
+  REQUIRE_RIGHT(wide.get() == Octet{});
+}
+
+inline void map_an_array() {
+  const auto bytes = Array<char>::map_file("/proc/self/exe", {.offset = 1, .count = 3});
+  REQUIRE_RIGHT(std::string_view(bytes.data(), 3) == "ELF");
 }
 
 // ---- scenarios of signals
