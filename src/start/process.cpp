@@ -81,6 +81,7 @@ void take_options(const ForkedLife& life) noexcept {
   said.owner = life.owner;
   said.has_owner = 1;
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
+  // Otherwise our parent tells, once we have ended.
   if (watched) family.owners().life(life.owner.slot).note.store(1, std::memory_order_release);
   if (life.settings.daemon && !life.keeping.wanted && !watched) sys::exit_now(1);
   life.keepers_line[0].reset();
