@@ -67,6 +67,7 @@ std::vector<Sweep> all_sweeps() {
   add({"ForkserverPool", use_a_born_pool}, {kHost, kWarden, kSupervisor, kWorker});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
+  add({"Queues", use_queues}, {kHost, kWarden, kProcess});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
   return sweeps;
 }
