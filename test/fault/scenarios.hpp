@@ -375,9 +375,9 @@ inline void use_queues() {
       queue, numbers);
   p.start();
   static_cast<void>(numbers.fileno());
-  for (int i = 0; i < 100; ++i) queue.put(std::string(1000, 'x'));
+  for (int i = 0; i < 100 && p.is_alive(); ++i) queue.put_for(std::string(1000, 'x'), 100ms);
   queue.close();
-  // Whoever dies in the child of a refusal leaves some out.
+  // A child that a refusal has ended leaves some out.
   for (int i = 0; i < 100; ++i) {
     wait({numbers, p});
     const std::optional<int> size = numbers.try_get();
