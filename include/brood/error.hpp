@@ -19,6 +19,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace brood {
 
@@ -130,6 +131,20 @@ class ArenaFull : public Error {
   using Error::Error;
 };
 
+// A message is longer than the room for it: here it is, whole.
+class BufferTooShort : public Error {
+ public:
+  explicit BufferTooShort(std::vector<std::byte> message)
+      : Error("brood: a message of " + std::to_string(message.size()) +
+              " bytes is longer than the room for it"),
+        message_(std::move(message)) {}
+
+  [[nodiscard]] const std::vector<std::byte>& message() const noexcept { return message_; }
+
+ private:
+  std::vector<std::byte> message_;
+};
+
 // The object behind a handle is gone.
 class StaleHandle : public Error {
  public:
@@ -207,6 +222,7 @@ struct Death {
   std::size_t index = 0;             // of the element in map; 0 otherwise
   std::string backtrace = {};        // where it crashed; empty if unknown
   std::string stderr_tail = {};      // the last it wrote to stderr, if captured
+  bool hung = false;                 // it was killed because it gave no sign of life in time
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

@@ -66,6 +66,12 @@ class ProcessRef {
 // pools are not among them. Those that have ended are no zombies after this.
 [[nodiscard]] std::vector<ProcessRef> active_children();
 
+// The calling process is not hung (ProcessOptions::hang_timeout). Elsewhere it does nothing; nor in
+// a process that the watched one forked. Costs a look at the clock, no system call.
+//
+//   Threads:   any, and signal handlers. Blocking: never. Errors: none.
+void heartbeat() noexcept;
+
 // Asks for a child that is a copy of the caller: any callable and any arguments then do.
 struct ForkedTag {};
 inline constexpr ForkedTag forked{};
@@ -100,10 +106,14 @@ class ProcessControl {
   // this program reaped the child itself (wait(-1) after a fork from several threads).
   [[nodiscard]] std::optional<int> exit_code() { return handle_.exit_code(); }
 
-  // How it died, if a signal killed it.
+  // How it died, if a signal killed it; `hung` if that was for want of a heartbeat(), `attempts`
+  // with restarts. Of one that was started again, the last time.
   [[nodiscard]] std::optional<WorkerDied> death() { return handle_.death(); }
 
-  [[nodiscard]] int pid() const noexcept { return handle_.pid(); }  // 0 before start()
+  // 0 before start(). Of one that is started again: of the one that runs, or ran last.
+  [[nodiscard]] int pid() const noexcept { return handle_.pid(); }
+  // How often it was started again (ProcessOptions::restart).
+  [[nodiscard]] unsigned restarts() const noexcept { return handle_.restarts(); }
   [[nodiscard]] const std::string& name() const { return handle_.name(); }
   [[nodiscard]] bool daemon() const { return handle_.daemon(); }
   // Before start(); Error after it.
@@ -111,6 +121,8 @@ class ProcessControl {
 
   // SIGTERM, SIGINT; kill(): SIGKILL to it and to all that it has started. A process that has ended
   // is not disturbed, nor is a stranger that got its number. Error if it was not started.
+  // After terminate(), interrupt() and kill() it is not started again; what waits to be started
+  // again has then ended. After send_signal() it may be.
   void terminate() { handle_.terminate(); }
   void interrupt() { handle_.interrupt(); }
   void kill() { handle_.kill(); }
@@ -177,7 +189,8 @@ class ProcessControl {
 //   Errors:    see the members. An exception that leaves the function is printed to stderr by the
 //              child, and ends it with status 1.
 //   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this
-//              process dies, daemons are gone within a second, others go on.
+//              process dies, daemons are gone within a second, others go on. One that is started
+//              again (ProcessOptions::restart) has died when it is not, any more.
 class Process final : public ProcessControl {
  public:
   template <class F, class... Args>

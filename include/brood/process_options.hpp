@@ -1,6 +1,7 @@
 // How a process is started.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -50,6 +51,22 @@ struct ResourceLimit {
   std::optional<std::uint64_t> hard = std::nullopt;  // empty: as the soft one
 };
 
+// When a process is started again: when its function has failed, that is after death by a signal
+// (not SIGTERM, SIGINT or SIGHUP, which ask it to end), an uncaught exception, an exit status other
+// than 0, and after a hang. Each time it begins as at start(): same function, arguments, name and
+// options, memory as it was then, captured output continued. It says so itself, as a warning (see
+// log.hpp); that it is not started again is said as one, too.
+//
+// Without the process that started it, it runs to its end (a daemon is killed) and is not started
+// again.
+struct Restart {
+  unsigned max = 0;                                            // at most so often; 0: never
+  std::optional<std::chrono::nanoseconds> per = std::nullopt;  // in any such time; empty: in all
+  // The delay before it. Doubles (to 64 times this) with each restart in a row: until a run lasts
+  // longer than ten times the delay before it.
+  std::chrono::nanoseconds backoff = std::chrono::milliseconds(100);
+};
+
 struct ProcessOptions {
   std::string name = {};  // empty: "Process-1", "Process-2"... in the order of construction
   bool daemon = false;    // ends with the process that started it, and is not waited for at the end
@@ -69,6 +86,14 @@ struct ProcessOptions {
   // those of keep_fds are passed on; either way they have the same numbers in the child.
   bool close_fds = false;
   std::vector<int> keep_fds = {};
+
+  // Either of these makes start() start a keeper, a process that starts, watches and ends the
+  // process proper. It holds the descriptors that the process begins with, while it may start it
+  // again, and the memory that its copies begin with, shared until they write.
+  Restart restart = {};
+  // It has to call heartbeat() at least so often, the first time after its start; else it hangs: it
+  // is killed, with all that comes from it. One that is stopped (SIGSTOP, a debugger) hangs, too.
+  std::optional<std::chrono::nanoseconds> hang_timeout = std::nullopt;
 };
 
 }  // namespace brood

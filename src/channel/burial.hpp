@@ -13,4 +13,8 @@ namespace brood::channel {
 // FamilyBroken. Doing it again changes nothing more.
 void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& objects) noexcept;
 
+// One side of the object has ended, the other has not: tells those who wait on descriptors. May be
+// called by any member.
+void side_ended(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept;
+
 }  // namespace brood::channel

@@ -67,7 +67,7 @@ class Sockets {
       token_ = sys::process_token();
     }
     std::erase_if(*all_, [](const auto& entry) { return entry.second.expired(); });
-    std::weak_ptr<DoorbellSocket>& known = (*all_)[hold->ref().bits];
+    std::weak_ptr<DoorbellSocket>& known = (*all_)[{hold->ref().bits, hold->side()}];
     std::shared_ptr<DoorbellSocket> socket = known.lock();
     if (socket == nullptr) known = socket = std::make_shared<DoorbellSocket>(hold, board);
     return socket;
@@ -80,7 +80,8 @@ class Sockets {
   }
 
  private:
-  using All = std::map<std::uint64_t, std::weak_ptr<DoorbellSocket>>;
+  // By object and side: a side has one board.
+  using All = std::map<std::pair<std::uint64_t, std::uint32_t>, std::weak_ptr<DoorbellSocket>>;
   sys::ProcessMutex mutex_;
   All* all_ = nullptr;
   std::uint64_t token_ = 0;
@@ -99,6 +100,8 @@ int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::Doo
   if (is_new) {
     is_open_.store(false, std::memory_order_release);
     socket_ = Sockets::here().of(hold, board);
+    // What is ready already has rung before.
+    ring();
     is_open_.store(true, std::memory_order_release);
   }
   return socket_->fd();

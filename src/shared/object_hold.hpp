@@ -42,6 +42,9 @@ class ObjectHold {
     return place_;
   }
 
+  // The same without the check, in the middle of an operation.
+  [[nodiscard]] const shm::ObjectPlace& place() const noexcept { return place_; }
+
   [[nodiscard]] shm::BlockRef ref() const noexcept { return place_.ref; }
   [[nodiscard]] std::uint32_t side() const noexcept { return side_; }
   [[nodiscard]] shm::ObjectKind kind() const noexcept { return place_.kind; }

@@ -13,8 +13,8 @@
 //
 // Threads: any, of any process. Blocking: ring and listen never. Ownership: none. Errors: none; the
 // word is input, and wrong values cost a wake-up or a sleep until the sleeper looks up by itself.
-// Death: of who rings: the sleepers look up now and then. Of one that was woken alone: the warden
-// rings for all once its death is proven.
+// Death: of who rings, or of one that was woken alone: the warden rings for the dead once its death
+// is proven; and sleepers look up now and then.
 #pragma once
 
 #include <cstdint>
@@ -29,17 +29,32 @@ struct Bell {
   // What to sleep on.
   std::uint32_t listen() noexcept { return word.fetch_or(1, std::memory_order_seq_cst) | 1U; }
 
-  void ring() noexcept { ring_for(1); }
-  void ring_for_all() noexcept { ring_for(sys::kWakeAll); }
-
- private:
-  void ring_for(int count) noexcept {
+  void ring() noexcept {
     if ((word.load(std::memory_order_seq_cst) & 1U) == 0) [[likely]]
       return;
     std::uint32_t rung = word.fetch_add(2, std::memory_order_seq_cst) + 2;
-    if (sys::futex_wake(&word, count) > 0 && count != sys::kWakeAll) return;
-    // Nobody is left asleep, unless the word has changed meanwhile.
-    word.compare_exchange_strong(rung, rung & ~1U, std::memory_order_seq_cst);
+    if (sys::futex_wake(&word, 1) > 0) return;
+    // Nobody was asleep. But somebody who listened since, which did not change the word, may be
+    // now: it would sleep on with the bit gone.
+    if (word.compare_exchange_strong(rung, rung & ~1U, std::memory_order_seq_cst)) {
+      sys::futex_wake(&word, sys::kWakeAll);
+    }
+  }
+
+  // All are woken, and say anew that they sleep.
+  void ring_for_all() noexcept {
+    std::uint32_t bits = word.load(std::memory_order_seq_cst);
+    do {
+      if ((bits & 1U) == 0) [[likely]]
+        return;
+    } while (!word.compare_exchange_weak(bits, (bits + 2) & ~1U, std::memory_order_seq_cst));
+    sys::futex_wake(&word, sys::kWakeAll);
+  }
+
+  // The same in place of somebody who died, perhaps amid ringing: the bit says nothing then.
+  void ring_for_the_dead() noexcept {
+    word.fetch_add(2, std::memory_order_seq_cst);
+    sys::futex_wake(&word, sys::kWakeAll);
   }
 };
 static_assert(sizeof(Bell) == 4);

@@ -132,8 +132,8 @@ struct alignas(64) ObjectHeader {
   sys::Atomic<std::uint32_t> named;
   // Who waits for the object sleeps here. What each bell is for, the kind says; all of them are
   // rung when a side ends and when a member that held the object has died.
-  std::array<Bell, 2> bells;
-  std::uint32_t reserved_too[3];
+  std::array<Bell, 4> bells;
+  std::uint32_t reserved_too;
 };
 static_assert(sizeof(ObjectHeader) == 64);
 

@@ -141,6 +141,7 @@ Objects::Ending Objects::end_side(const ObjectPlace& object, std::uint32_t side,
       free_object(object.ref);
     } else {
       ring_all_bells(*object.header);
+      if (side_ended_ != nullptr) side_ended_(object, *this);
     }
     return Ending::ended;
   }
@@ -235,7 +236,7 @@ bool Objects::bury(OwnerId dead, BuryFn bury_in) noexcept {
     }
     if (!held) return;
     bury_in(object, dead, *this);
-    ring_all_bells(*object.header);
+    for (Bell& bell : object.header->bells) bell.ring_for_the_dead();
     for (std::uint32_t side = 0; side < object.sides(); ++side) {
       to_collect = release(object, side, dead.slot) || to_collect;
     }

@@ -60,6 +60,9 @@ class Objects {
     if (slot >= owners_.size()) return 0;
     return OwnerWord::unpack(owners_[slot].load(std::memory_order_relaxed)).epoch;
   }
+  // What is called after one side of an object has ended, besides ringing its bells.
+  using SideEndedFn = void (*)(const ObjectPlace& object, const Objects& objects) noexcept;
+  void when_side_ends(SideEndedFn call) noexcept { side_ended_ = call; }
   [[nodiscard]] OwnerId me() const noexcept { return me_; }
   [[nodiscard]] Arena& arena() noexcept { return arena_; }
 
@@ -122,6 +125,7 @@ class Objects {
 
   OwnerId me_;
   std::span<const OwnerCell> owners_;
+  SideEndedFn side_ended_ = nullptr;
   Arena arena_;
   sys::ProcessMutex allocating_;
 };

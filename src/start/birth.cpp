@@ -205,7 +205,14 @@ void announce(const Newborn& newborn, std::uint32_t thunks) {
     become_child({.process_name = certificate.name.c_str()});
     sys::hold_until_death(warden::Family::current()->owners().life(newborn.owner.slot));
   }
+  if (certificate.keeping.wanted && passed_descriptors().empty()) {
+    throw std::runtime_error("its keeper has no line");
+  }
   announce(newborn, thunks);
+  if (certificate.keeping.wanted) {
+    keep({certificate.keeping, certificate.name, passed_descriptors().front(),
+          &certificate.surroundings});
+  }
   ProcessFrame frame(certificate);
   if (!certificate.service) run_after_fork_actions();
   leave_child(run_user_code(certificate.name, [&] {
@@ -291,7 +298,9 @@ void become_newborn(const warden::Birth& birth, Newborn& newborn) {
   take_limits_of(birth.asker_pid);
   take_authority(asker);
   // With no more rights than the asker has: it has only written what it wants.
-  take_on(newborn.certificate.surroundings);
+  const Surroundings& wanted = newborn.certificate.surroundings;
+  if (!newborn.certificate.keeping.wanted) take_limits(wanted);
+  take_on(wanted);
 }
 
 std::atomic<bool> birth_is_over{false};

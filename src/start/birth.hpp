@@ -10,6 +10,7 @@
 
 #include "brood/start_method.hpp"
 #include "start/code_layout.hpp"
+#include "start/keeper.hpp"
 #include "start/surroundings.hpp"
 #include "warden/warden.hpp"
 
@@ -23,6 +24,7 @@ struct Certificate {
   std::optional<StartMethod> default_method;  // that was set in the parent
   std::string parent_name;
 
+  Keeping keeping;
   Surroundings surroundings;
 
   // What it runs.

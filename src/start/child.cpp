@@ -68,7 +68,7 @@ void forget(const Child& child) noexcept {
 // As multiprocessing does at the end of a program: daemons are ended, others waited for.
 void end_all_at_exit() {
   for (const std::shared_ptr<Child>& child : living_children()) {
-    if (child->daemon()) child->send_signal(sys::signal_number::kTerminate);
+    if (child->daemon()) child->send_signal(sys::signal_number::kTerminate, true);
   }
   for (const std::shared_ptr<Child>& child : living_children()) {
     if (child->daemon()) child->end_by_force();
@@ -90,6 +90,20 @@ Child::~Child() {
   const_cast<ChildRecord&>(record_).line.release();
   const_cast<ChildRecord&>(record_).output.release();
   const_cast<ChildRecord&>(record_).errors.release();
+  if (record_.kept != nullptr) record_.kept->abandon();
+}
+
+int Child::pid() const noexcept {
+  return record_.kept != nullptr && is_mine() ? record_.kept->look().pid : record_.pid;
+}
+
+std::optional<KeptProcess::Known> Child::look_at_keeper() const noexcept {
+  if (record_.kept == nullptr || !is_mine()) return std::nullopt;
+  return record_.kept->look();
+}
+
+void Child::await_news_of_keeper(detail::DeadlineNs deadline) const noexcept {
+  if (record_.kept != nullptr) record_.kept->await_change(deadline);
 }
 
 bool Child::is_mine() const noexcept { return token_ == sys::process_token(); }
@@ -117,25 +131,41 @@ void Child::take_status() noexcept {
     } else {
       sys::ExitStatus taken;
       if (sys::reap(record_.pidfd.get(), taken) == 1) status_ = taken;
-      announce_the_dead();
+      announce_unheard(record_.pid, record_.pidfd.get(), record_.owner);
+    }
+    if (record_.kept != nullptr) {
+      // The keeper ended likewise, but for what only it could know.
+      const std::optional<sys::ExitStatus> told = record_.kept->look().ended;
+      const sys::UsageAtEnd usage = status_ ? status_->usage : sys::UsageAtEnd{};
+      if (told && status_) status_ = *told, status_->usage = usage;
+      if (told && !status_) status_ = told;
     }
     ended_ = true;
   }
   forget(*this);
 }
 
-// It may have died before it could tell the warden that it was there: what it held is still held.
-void Child::announce_the_dead() const noexcept {
+void announce_unheard(int pid, int pidfd, shm::OwnerId owner) noexcept {
   warden::Family* family = warden::Family::current();
   if (family == nullptr) return;
-  const shm::OwnerId owner = record_.owner;
   if (family->owners().life(owner.slot).note.load(std::memory_order_acquire) != 0) return;
   warden::Announcement said;
-  said.pid = record_.pid;
+  said.pid = pid;
   said.parent_pid = sys::process_id();
   said.owner = owner;
   said.has_owner = 1;
-  sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), record_.pidfd.get(), true);
+  sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), pidfd, true);
+}
+
+std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) noexcept {
+  constexpr std::int64_t kLongestBurialNs = 1'000'000'000;
+  constexpr std::int64_t kPauseNs = 100'000;
+  const std::int64_t deadline = sys::now_ns() + kLongestBurialNs;
+  for (;;) {
+    if (const auto place = owners.claim(sys::process_id())) return place;
+    if (sys::now_ns() >= deadline) return std::nullopt;
+    sys::sleep_ns(kPauseNs);
+  }
 }
 
 std::optional<sys::ExitStatus> Child::status() const {
@@ -143,31 +173,45 @@ std::optional<sys::ExitStatus> Child::status() const {
   return status_;
 }
 
-void Child::send_signal(int signal) noexcept {
+void Child::send_signal(int signal, bool to_end) noexcept {
   const std::lock_guard lock(mutex_);
-  if (!ended_) sys::send_signal(record_.pidfd.get(), signal);
+  if (ended_) return;
+  if (record_.kept == nullptr) {
+    sys::send_signal(record_.pidfd.get(), signal);
+  } else if (record_.kept->order(signal, to_end) < 0 && to_end) {
+    kill_all_of(record_.pid, record_.pidfd.get());
+  }
 }
 
 void Child::kill() noexcept {
   const std::lock_guard lock(mutex_);
   if (ended_) return;
+  // The keeper does it, so that it can tell what the incarnation used; and it reaps it.
+  if (record_.kept != nullptr && record_.kept->order(sys::signal_number::kKill, true) == 0) {
+    sys::send_signal(record_.pidfd.get(), sys::signal_number::kContinue);
+    return;
+  }
+  kill_all_of(record_.pid, record_.pidfd.get());
+}
+
+void kill_all_of(int pid, int pidfd) noexcept {
   try {
-    sys::kill_tree(record_.pid, record_.pidfd.get());
+    sys::kill_tree(pid, pidfd);
   } catch (...) {
     // Without memory to list its descendants, at least the process itself.
   }
-  sys::send_signal(record_.pidfd.get(), sys::signal_number::kKill);
+  sys::send_signal(pidfd, sys::signal_number::kKill);
   // What it had the warden make for it is no child of its own.
   if (warden::Family* family = warden::Family::current()) {
     warden::Announcement said;
     said.request = warden::Request::end_children;
-    said.parent_pid = record_.pid;
+    said.parent_pid = pid;
     sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), -1, false);
   }
 }
 
 void Child::end_by_force() noexcept {
-  send_signal(sys::signal_number::kTerminate);
+  send_signal(sys::signal_number::kTerminate, true);
   if (sys::has_ended(record_.pidfd.get(), sys::now_ns() + kTermGraceNs) != 1) kill();
 }
 
@@ -223,7 +267,15 @@ std::vector<std::shared_ptr<Child>> living_children() {
   for (const auto& [unused, entry] : list->living) {
     if (std::shared_ptr<Child> child = entry.lock()) found.push_back(std::move(child));
   }
-  std::ranges::sort(found, {}, &Child::pid);
+  // By numbers that stay as they are meanwhile: a keeper may just start another incarnation.
+  std::vector<std::pair<int, std::shared_ptr<Child>>> numbered;
+  for (std::shared_ptr<Child>& child : found) {
+    const int pid = child->pid();
+    numbered.emplace_back(pid, std::move(child));
+  }
+  std::ranges::sort(numbered, {}, [](const auto& entry) { return entry.first; });
+  std::ranges::transform(numbered, found.begin(),
+                         [](auto& entry) { return std::move(entry.second); });
   return found;
 }
 

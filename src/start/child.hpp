@@ -10,6 +10,8 @@
 
 #include "brood/detail/pool_core.hpp"
 #include "shm/arena.hpp"
+#include "shm/owner_table.hpp"
+#include "start/keeper.hpp"
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
 
@@ -20,6 +22,7 @@ struct ChildRecord {
   int pid = 0;
   sys::Fd pidfd;
   sys::Fd line;  // of one born from the warden, which reaps it; else it is ours to reap
+  std::unique_ptr<KeptProcess> kept;  // if it has a keeper: this is that
   shm::OwnerId owner;
   sys::Fd output;  // what it writes is in these, if that is captured
   sys::Fd errors;
@@ -38,7 +41,11 @@ class Child {
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
-  [[nodiscard]] int pid() const noexcept { return record_.pid; }
+  // Of the incarnation, if it has a keeper; whose end the pidfd tells is the keeper.
+  [[nodiscard]] int pid() const noexcept;
+  // nullopt: it has no keeper.
+  [[nodiscard]] std::optional<KeptProcess::Known> look_at_keeper() const noexcept;
+  void await_news_of_keeper(detail::DeadlineNs deadline) const noexcept;
   [[nodiscard]] int pidfd() const noexcept { return record_.pidfd.get(); }
   [[nodiscard]] const std::string& name() const noexcept { return record_.name; }
   [[nodiscard]] bool daemon() const noexcept { return record_.daemon; }
@@ -53,8 +60,8 @@ class Child {
   // After that. nullopt: nobody knows, because somebody else has reaped it.
   [[nodiscard]] std::optional<sys::ExitStatus> status() const;
 
-  // Nothing if it has ended.
-  void send_signal(int signal) noexcept;
+  // Nothing if it has ended. `to_end`: it is not to be started again.
+  void send_signal(int signal, bool to_end = false) noexcept;
   // SIGKILL to it and all that comes from it.
   void kill() noexcept;
   // SIGTERM, and after a second SIGKILL to it and all below it.
@@ -64,7 +71,6 @@ class Child {
 
  private:
   void take_status() noexcept;
-  void announce_the_dead() const noexcept;
 
   const ChildRecord record_;
   const std::uint64_t token_;  // of the process that started it
@@ -72,6 +78,16 @@ class Child {
   bool ended_ = false;
   std::optional<sys::ExitStatus> status_;
 };
+
+// SIGKILL to a process that was not reaped and to all that comes from it.
+void kill_all_of(int pid, int pidfd) noexcept;
+
+// A place in the family. Those of processes that have just ended are free once the warden has seen
+// to what they held: waits a second for that.
+std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) noexcept;
+// Of a child that has ended and may have done so before it could tell the warden that it was there:
+// what it held is still held.
+void announce_unheard(int pid, int pidfd, shm::OwnerId owner) noexcept;
 
 // Those that this process has started and that are not known to have ended. Looking takes the
 // status of those that have: at the latest then they are no zombies any more.

@@ -5,7 +5,9 @@ namespace brood {
 std::string WorkerDied::describe(const Death& death) {
   std::string text = death.task.empty() ? "brood: process " : "brood: worker ";
   text += std::to_string(death.pid);
-  if (death.signal != 0) {
+  if (death.hung) {
+    text += " gave no sign of life and was killed";
+  } else if (death.signal != 0) {
     text += " was killed by signal " + std::to_string(death.signal);
   } else {
     text += " exited with status " + std::to_string(death.exit_code);

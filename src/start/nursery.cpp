@@ -40,6 +40,7 @@ Certificate certify(const BirthOrder& order, detail::SentCall call) {
   certificate.default_method = default_start_method();
   certificate.parent_name = process_name();
   certificate.surroundings = order.preparation.surroundings;
+  certificate.keeping = order.keeping;
   certificate.thunk = call.thunk;
   const std::string_view name = detail::find_thunk(call.thunk).name;
   certificate.thunk_name = std::string(name);
@@ -172,11 +173,23 @@ void tell_refused(const sys::Fd& line, const char* why) noexcept {
   sys::exit_now(1);
 }
 
-void await_ready(const sys::Fd& line, const sys::Fd& pidfd, const std::string& name) {
+std::optional<LineMessage> await_ready(const sys::Fd& line, const sys::Fd& pidfd,
+                                       const std::string& name) {
   sys::Fd unused;
-  const auto news = read_news(line, unused, sys::kForever, pidfd.get());
+  auto news = read_news(line, unused, sys::kForever, pidfd.get());
   // One that died meanwhile has been started all the same.
   if (news && news->news == LineNews::refused) throw_stillborn(name, *news);
+  return news;
+}
+
+std::optional<LineMessage> read_said(const sys::Fd& line) noexcept {
+  LineMessage message;
+  sys::Fd unused;
+  const long length =
+      sys::receive_packet(line.get(), std::as_writable_bytes(std::span(&message, 1)), unused);
+  if (length != sizeof message) return std::nullopt;
+  message.text.back() = '\0';
+  return message;
 }
 
 std::optional<LineMessage> read_end(const sys::Fd& line, std::int64_t deadline_ns) {

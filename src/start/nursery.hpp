@@ -10,6 +10,7 @@
 #include "brood/detail/process_handle.hpp"
 #include "brood/start_method.hpp"
 #include "shm/arena.hpp"
+#include "start/keeper.hpp"
 #include "start/surroundings.hpp"
 #include "sys/fd.hpp"
 #include "sys/procfs.hpp"
@@ -25,6 +26,7 @@ struct BirthOrder {
   std::optional<shm::OwnerId> owner = std::nullopt;  // its slot in the family's table
   std::span<const int> descriptors = {};             // for its code: passed_descriptors()
   Preparation preparation;                           // what it is to have
+  Keeping keeping = {};  // its keeper's line is the first of `descriptors`
 };
 
 struct Born {
@@ -42,8 +44,12 @@ Born bear(BirthOrder order, detail::SentCall call);
 // In a forked child: it has become what it was to be, or could not.
 void tell_ready(const sys::Fd& line) noexcept;
 [[noreturn]] void tell_refused(const sys::Fd& line, const char* why) noexcept;
-// In its parent, which waits for either. Throws StartError if it could not.
-void await_ready(const sys::Fd& line, const sys::Fd& pidfd, const std::string& name);
+// In its parent, which waits for either. What it said; nothing: it died before. Throws StartError
+// if it could not.
+std::optional<warden::LineMessage> await_ready(const sys::Fd& line, const sys::Fd& pidfd,
+                                               const std::string& name);
+// What was said on a line and not been read yet, without waiting.
+std::optional<warden::LineMessage> read_said(const sys::Fd& line) noexcept;
 
 // How a process that was born has ended, from its line; waits for that until `deadline`. nullopt:
 // nobody knows (the warden was killed), or it has not ended.

@@ -1,5 +1,6 @@
 #include "brood/process.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <span>
@@ -13,6 +14,7 @@
 #include "start/current.hpp"
 #include "start/fork.hpp"
 #include "start/hooks.hpp"
+#include "start/keeper.hpp"
 #include "start/nursery.hpp"
 #include "start/process_name.hpp"
 #include "start/surroundings.hpp"
@@ -38,7 +40,9 @@ struct ForkedLife {
   const std::string& parent_name;
   const start::Preparation* preparation;       // nullptr: it differs from the caller in nothing
   std::vector<detail::ObjectHandle>& handles;  // in the arguments
-  const sys::Fd& line;                         // to tell on whether that could be had
+  sys::Fd& line;                               // to tell on whether that could be had
+  const start::Keeping& keeping;
+  sys::Fd (&keepers_line)[2];  // the host's end, and the keeper's
 };
 
 // The options of a forked child.
@@ -49,14 +53,17 @@ void take_options(const ForkedLife& life) noexcept {
     if (life.settings.close_fds) {
       std::vector<int> keep = life.settings.keep_fds;
       keep.insert(keep.end(), {family.socket(), family.segment_fd(), family.objects_fd(),
-                               family.warden_pidfd(), life.line.get()});
+                               family.warden_pidfd(), life.line.get(), life.keepers_line[1].get()});
       sys::close_all_but(keep);
     }
+    if (!life.keeping.wanted) start::take_limits(life.preparation->surroundings);
     start::take_on(life.preparation->surroundings);
   } catch (const std::exception& e) {
     start::tell_refused(life.line, e.what());
   }
   start::tell_ready(life.line);
+  // Its end says so, too, should nothing have got through.
+  life.line.reset();
 }
 
 // noexcept: nothing may lead from here into the copy of the code that called start().
@@ -74,14 +81,24 @@ void take_options(const ForkedLife& life) noexcept {
   said.owner = life.owner;
   said.has_owner = 1;
   const bool watched = warden::announce_self(said, family.socket(), family.layout());
-  family.owners().life(life.owner.slot).note.store(1, std::memory_order_release);
-  if (life.settings.daemon && !watched) sys::exit_now(1);
+  // Otherwise our parent tells, once we have ended.
+  if (watched) family.owners().life(life.owner.slot).note.store(1, std::memory_order_release);
+  if (life.settings.daemon && !life.keeping.wanted && !watched) sys::exit_now(1);
+  life.keepers_line[0].reset();
+  // The warden would end what depends on a stranger.
+  if (life.keeping.wanted && !watched) {
+    start::tell_refused(life.keepers_line[1], "the warden of its family could not be told of it");
+  }
   if (life.preparation != nullptr) take_options(life);
   const std::string parent_name = life.parent_name;
   // If it is our parent no more, its number may be somebody else's.
   sys::Fd parent(sys::open_pidfd(life.parent_pid));
   if (sys::parent_id() != life.parent_pid) parent.reset();
   start::begin_life(life.settings.name, parent_name, life.parent_pid, std::move(parent));
+  if (life.keeping.wanted) {
+    start::keep({life.keeping, life.settings.name, life.keepers_line[1].release(),
+                 life.preparation != nullptr ? &life.preparation->surroundings : nullptr});
+  }
   start::run_after_fork_actions();
   start::leave_child(start::run_user_code(life.settings.name, [&] {
     for (const ObjectHandle& handle : life.handles) handle.adopt();
@@ -119,19 +136,6 @@ class Gifts {
   std::size_t given_ = 0;
 };
 
-// A place in the family. Those of processes that have just ended are free once the warden has seen
-// to what they held.
-std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) {
-  constexpr std::int64_t kLongestBurialNs = 1'000'000'000;
-  constexpr std::int64_t kPauseNs = 100'000;
-  const std::int64_t deadline = sys::now_ns() + kLongestBurialNs;
-  for (;;) {
-    if (const auto place = owners.claim(sys::process_id())) return place;
-    if (sys::now_ns() >= deadline) return std::nullopt;
-    sys::sleep_ns(kPauseNs);
-  }
-}
-
 // What the call that is sent refers to.
 SentCall send_collecting(const ProcessTarget& target, std::vector<ObjectHandle>& handles) {
   HandleCollector collector;
@@ -164,36 +168,49 @@ struct ProcessHandle::State {
     if (target.carries_handles()) send_collecting(target, handles);
     Gifts gifts(std::move(handles), owner.slot);
     std::optional<start::Preparation> ready;
+    const start::Keeping keeping = start::keeping_of(settings);
     sys::Fd line[2];
+    sys::Fd keepers_line[2];
+    if (keeping.wanted) make_line(keepers_line);
     if (start::changes_anything(settings)) {
       ready = start::prepare(settings);
-      sys::require(sys::packet_socket_pair(line), "making a line to a new process");
+      make_line(line);
     }
     start::Forked forked = start::fork_now(start::ForkFor::process, asked_for);
     if (forked.pid == 0) {
       forked_main(target, {settings, owner, self, start::process_name(), ready ? &*ready : nullptr,
-                           gifts.handles(), line[1]});
+                           gifts.handles(), line[1], keeping, keepers_line});
     }
     warden::Family::current()->owners().settle(owner, forked.pid);
     start::ChildRecord record;
     record.pid = forked.pid;
     record.pidfd = std::move(forked.pidfd);
     record.owner = owner;
-    if (ready) {
-      line[1].reset();
-      try {
-        start::await_ready(line[0], record.pidfd, settings.name);
-      } catch (...) {
-        sys::has_ended(record.pidfd.get(), kNoDeadline);
-        sys::ExitStatus status;
-        sys::reap(record.pidfd.get(), status);
-        warden::Family::current()->owners().mark_dead(owner);
-        throw;
-      }
-      keep_captured(record, *ready);
+    line[1].reset();
+    keepers_line[1].reset();
+    try {
+      if (ready) start::await_ready(line[0], record.pidfd, settings.name);
+      if (keeping.wanted) await_kept(record, std::move(keepers_line[0]));
+    } catch (...) {
+      sys::has_ended(record.pidfd.get(), kNoDeadline);
+      sys::ExitStatus status;
+      sys::reap(record.pidfd.get(), status);
+      warden::Family::current()->owners().mark_dead(owner);
+      throw;
     }
+    if (ready) keep_captured(record, *ready);
     gifts.keep();
     return record;
+  }
+
+  static void make_line(sys::Fd (&line)[2]) {
+    sys::require(sys::packet_socket_pair(line), "making a line to a new process");
+  }
+
+  void await_kept(start::ChildRecord& record, sys::Fd line) const {
+    const auto news = start::await_ready(line, record.pidfd, settings.name);
+    record.kept = std::make_unique<start::KeptProcess>(std::move(line), record.pid);
+    if (news) record.kept->hear(*news);
   }
 
   start::ChildRecord bear_one(const ProcessTarget& target, shm::OwnerId owner,
@@ -208,6 +225,11 @@ struct ProcessHandle::State {
     order.daemon = settings.daemon;
     order.owner = owner;
     order.preparation = start::prepare(settings);
+    order.keeping = start::keeping_of(settings);
+    sys::Fd keepers_line[2];
+    if (order.keeping.wanted) make_line(keepers_line);
+    const int keepers_end = keepers_line[1].get();
+    if (keepers_end >= 0) order.descriptors = std::span(&keepers_end, 1);
     start::ChildRecord record;
     keep_captured(record, order.preparation);
     start::Born born = start::bear(std::move(order), std::move(call));
@@ -215,6 +237,15 @@ struct ProcessHandle::State {
     record.pidfd = std::move(born.pidfd);
     record.line = std::move(born.line);
     record.owner = owner;
+    keepers_line[1].reset();
+    if (keepers_line[0]) {
+      try {
+        await_kept(record, std::move(keepers_line[0]));
+      } catch (...) {
+        sys::has_ended(record.pidfd.get(), kNoDeadline);
+        throw;
+      }
+    }
     gifts.keep();
     return record;
   }
@@ -266,7 +297,7 @@ void ProcessHandle::start(ProcessTarget& target) {
   const start::Choice choice = start::choose(state().settings.start);
   target.check(choice.method == StartMethod::spawn ? Addresses::of_its_own : Addresses::of_a_copy);
   warden::Family& family = warden::Family::join();
-  const std::optional<shm::OwnerId> owner = claim_place(family.owners());
+  const std::optional<shm::OwnerId> owner = start::claim_place(family.owners());
   if (!owner) {
     throw StartError("brood: " + std::to_string(shm::kFamilySlots) +
                      " processes of this family are alive; end some first");
@@ -315,6 +346,10 @@ std::optional<WorkerDied> ProcessHandle::death() {
   death.pid = state().child->pid();
   death.signal = status.signal;
   death.core_dumped = status.core;
+  if (const auto kept = state().child->look_at_keeper()) {
+    death.attempts = static_cast<int>(kept->restarts) + 1;
+    death.hung = kept->hung;
+  }
   constexpr std::size_t kTailBytes = 4096;
   death.stderr_tail = captured(2);
   if (death.stderr_tail.size() > kTailBytes) {
@@ -325,6 +360,11 @@ std::optional<WorkerDied> ProcessHandle::death() {
 
 int ProcessHandle::pid() const noexcept {
   return state_ != nullptr && state_->child != nullptr ? state_->child->pid() : 0;
+}
+unsigned ProcessHandle::restarts() const noexcept {
+  if (state_ == nullptr || state_->child == nullptr) return 0;
+  const auto kept = state_->child->look_at_keeper();
+  return kept ? kept->restarts : 0;
 }
 const std::string& ProcessHandle::name() const { return state().settings.name; }
 bool ProcessHandle::daemon() const { return state().settings.daemon; }
@@ -337,20 +377,36 @@ void ProcessHandle::set_daemon(bool daemon) {
 }
 
 void ProcessHandle::send_signal(int signal) { state().started().send_signal(signal); }
-void ProcessHandle::terminate() { send_signal(sys::signal_number::kTerminate); }
-void ProcessHandle::interrupt() { send_signal(sys::signal_number::kInterrupt); }
+void ProcessHandle::terminate() {
+  state().started().send_signal(sys::signal_number::kTerminate, true);
+}
+void ProcessHandle::interrupt() {
+  state().started().send_signal(sys::signal_number::kInterrupt, true);
+}
 void ProcessHandle::kill() { state().started().kill(); }
 
 std::optional<ProcessUsage> ProcessHandle::usage() {
   if (pid() == 0) return std::nullopt;
-  if (is_alive()) {
-    // A process that ends just now has no usage of its own any more: then look again.
-    if (const auto now = sys::usage_of(pid())) {
-      return ProcessUsage{std::chrono::nanoseconds(now->user_ns),
-                          std::chrono::nanoseconds(now->system_ns), now->rss_bytes,
-                          sys::peak_rss_of(pid())};
+  constexpr std::int64_t kLookAgainNs = 100'000'000;
+  while (is_alive()) {
+    start::Child& child = state().started();
+    const auto kept = child.look_at_keeper();
+    const sys::UsageAtEnd before = kept ? kept->usage_before : sys::UsageAtEnd{};
+    const bool runs = !kept || kept->runs;
+    const int number = kept ? kept->pid : pid();
+    const auto now = runs ? sys::usage_of(number) : sys::UsageNow{};
+    if (now) {
+      return ProcessUsage{std::chrono::nanoseconds(before.user_ns + now->user_ns),
+                          std::chrono::nanoseconds(before.system_ns + now->system_ns),
+                          now->rss_bytes,
+                          std::max(before.peak_rss_bytes, runs ? sys::peak_rss_of(number) : 0)};
     }
-    static_cast<void>(join_until(kNoDeadline));
+    // A process that ends just now has no usage of its own any more: then look again.
+    if (kept) {
+      child.await_news_of_keeper(sys::now_ns() + kLookAgainNs);
+    } else {
+      static_cast<void>(join_until(kNoDeadline));
+    }
   }
   const std::optional<sys::ExitStatus> status = state().child->status();
   if (!status) return std::nullopt;

@@ -69,7 +69,13 @@ void ProcessRef::send_signal(int signal) const {
   }
 }
 
-void ProcessRef::terminate() const { send_signal(sys::signal_number::kTerminate); }
+void ProcessRef::terminate() const {
+  if (process_->child != nullptr) {
+    process_->child->send_signal(sys::signal_number::kTerminate, true);
+  } else {
+    send_signal(sys::signal_number::kTerminate);
+  }
+}
 
 void ProcessRef::kill() const {
   if (process_->child != nullptr) {

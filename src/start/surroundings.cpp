@@ -146,12 +146,15 @@ void take_descriptors(const StartDescriptors& wanted) {
   require(sys::enter_directory(wanted.directory.get()), "cwd");
 }
 
-void take_on(const Surroundings& wanted) {
+void take_limits(const Surroundings& wanted) {
   for (std::uint32_t i = 0; i < wanted.limits.size() && i < sys::kResources; ++i) {
     sys::ResourceLimit now;
     if (sys::get_limit(i, now) == 0 && now == wanted.limits[i]) continue;
     require(sys::set_limit(i, wanted.limits[i]), "rlimits: resource " + std::to_string(i));
   }
+}
+
+void take_on(const Surroundings& wanted) {
   if (sys::affinity() != wanted.affinity) {
     require(sys::set_affinity(wanted.affinity), "affinity");
   }

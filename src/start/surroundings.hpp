@@ -48,6 +48,9 @@ bool changes_anything(const ProcessOptions& options) noexcept;
 // In the child; they throw std::runtime_error naming what is refused. take_descriptors is for a
 // copy of the caller.
 void take_descriptors(const StartDescriptors& wanted);
+// The limits, and all else. A process with a keeper takes the limits itself: the keeper has to go
+// on making processes and opening files.
+void take_limits(const Surroundings& wanted);
 void take_on(const Surroundings& wanted);
 
 }  // namespace brood::start

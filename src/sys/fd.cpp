@@ -215,6 +215,11 @@ int open_null() noexcept {
   return above_streams(static_cast<int>(fd));
 }
 
+int open_file(const char* path, bool writable) noexcept {
+  const int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  return above_streams(static_cast<int>(call_restarting(SYS_openat, AT_FDCWD, path, flags, 0)));
+}
+
 int copy_above_streams(int fd) noexcept {
   return static_cast<int>(call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kFirstOwnFd));
 }

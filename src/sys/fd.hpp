@@ -86,6 +86,8 @@ int open_working_directory() noexcept;
 int open_directory(const char* path) noexcept;
 int enter_directory(int fd) noexcept;
 int open_null() noexcept;
+// A file that exists; never waits for one that is a pipe.
+int open_file(const char* path, bool writable) noexcept;
 int copy_above_streams(int fd) noexcept;
 // Moves `fd` to a number above `least`, close-on-exec; the old one is closed. -errno.
 int move_above(int fd, int least) noexcept;

@@ -35,4 +35,10 @@ std::uint64_t process_token() noexcept {
   return page->compare_exchange_strong(token, mine, std::memory_order_acq_rel) ? mine : token;
 }
 
+const std::atomic<std::uint64_t>& process_token_word() noexcept {
+  static constinit std::atomic<std::uint64_t> nothing{0};
+  const std::atomic<std::uint64_t>* page = token_page();
+  return page == nullptr ? nothing : *page;
+}
+
 }  // namespace brood::sys

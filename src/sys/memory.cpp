@@ -89,6 +89,15 @@ int Mapping::map(int fd, std::size_t bytes) noexcept {
   return 0;
 }
 
+int Mapping::map_part(int fd, std::uint64_t offset, std::size_t bytes, bool writable) noexcept {
+  const int access = PROT_READ | (writable ? PROT_WRITE : 0);
+  const long address = call(SYS_mmap, nullptr, bytes, access, MAP_SHARED, fd, offset);
+  if (failed(address)) return static_cast<int>(address);
+  unmap();
+  bytes_ = {reinterpret_cast<std::byte*>(address), bytes};
+  return 0;
+}
+
 void Mapping::unmap() noexcept {
   if (bytes_.empty()) return;
   call(SYS_munmap, bytes_.data(), bytes_.size());
@@ -98,6 +107,12 @@ void Mapping::unmap() noexcept {
 void* map_private(std::size_t bytes) noexcept {
   const long address =
       call(SYS_mmap, nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return failed(address) ? nullptr : reinterpret_cast<void*>(address);
+}
+
+void* map_shared_page() noexcept {
+  const long address = call(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   return failed(address) ? nullptr : reinterpret_cast<void*>(address);
 }
 

@@ -46,6 +46,8 @@ class Mapping {
 
   // Maps all `bytes` of the file, readable and writable. 0 or -errno.
   int map(int fd, std::size_t bytes) noexcept;
+  // Maps a part of any file, from a multiple of kPageBytes on. 0 or -errno.
+  int map_part(int fd, std::uint64_t offset, std::size_t bytes, bool writable) noexcept;
   void unmap() noexcept;
 
   [[nodiscard]] std::byte* data() const noexcept { return bytes_.data(); }
@@ -56,6 +58,9 @@ class Mapping {
  private:
   std::span<std::byte> bytes_;
 };
+
+// One page that processes forked from this one share with it. nullptr if refused.
+void* map_shared_page() noexcept;
 
 // Private zeroed memory for service processes, which must not use the heap. nullptr if refused.
 void* map_private(std::size_t bytes) noexcept;

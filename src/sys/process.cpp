@@ -117,11 +117,6 @@ class HeldChild {
   }
 
  private:
-  static void* map_shared_page() noexcept {
-    const long address = call(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE,
-                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return address < 0 && address >= -4095 ? nullptr : reinterpret_cast<void*>(address);
-  }
   FutexWord* word_;
 };
 

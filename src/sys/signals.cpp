@@ -1,6 +1,7 @@
 #include "sys/signals.hpp"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <cstring>
 
 #include "sys/memory.hpp"
+#include "sys/process.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::sys {
@@ -16,7 +18,8 @@ namespace {
 
 static_assert(signal_number::kKill == SIGKILL && signal_number::kTerminate == SIGTERM &&
               signal_number::kInterrupt == SIGINT && signal_number::kChildEnded == SIGCHLD &&
-              signal_number::kStop == SIGSTOP && signal_number::kContinue == SIGCONT);
+              signal_number::kStop == SIGSTOP && signal_number::kHangUp == SIGHUP &&
+              signal_number::kContinue == SIGCONT);
 
 constexpr int kSignals = 64;
 constexpr std::array kCrashSignals = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
@@ -78,6 +81,14 @@ void ignore_terminal_signals() noexcept {
   }
 }
 
+void ignore_signals() noexcept {
+  struct sigaction action{};
+  action.sa_handler = SIG_IGN;
+  for (int signal = 1; signal <= kSignals; ++signal) {
+    if (signal != SIGCHLD) ::sigaction(signal, &action, nullptr);
+  }
+}
+
 void on_signal(int signal, void (*handler)(int)) noexcept {
   struct sigaction action{};
   action.sa_handler = handler;
@@ -114,6 +125,17 @@ int find_signal(std::string_view base) noexcept {
 
 int read_blocked_signals(std::uint64_t& mask) noexcept {
   return static_cast<int>(call(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &mask, sizeof mask));
+}
+
+void end_by_signal(int signal) noexcept {
+  constexpr int kShellsWord = 128;  // where it can't be done: as a shell tells of signals
+  call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+  struct sigaction action{};
+  action.sa_handler = SIG_DFL;
+  ::sigaction(signal, &action, nullptr);
+  set_mask(0, nullptr);
+  call(SYS_kill, call(SYS_getpid), signal);
+  exit_now(kShellsWord + signal);
 }
 
 int kill_by_number(int pid, int signal) noexcept {

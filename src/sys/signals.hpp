@@ -14,6 +14,9 @@ void reset_signals() noexcept;
 // children itself.
 void ignore_terminal_signals() noexcept;
 
+// All that can be but the ends of children: for a process that is ended otherwise.
+void ignore_signals() noexcept;
+
 // Calls `handler` on `signal`; interrupts waits.
 void on_signal(int signal, void (*handler)(int)) noexcept;
 
@@ -31,6 +34,9 @@ int find_signal(std::string_view base) noexcept;  // of a name without "SIG"; 0:
 
 // Signals that the calling thread blocks: signal 1 is bit 0. 0 or -errno.
 int read_blocked_signals(std::uint64_t& mask) noexcept;
+
+// Ends the calling process as `signal` would, but without a core file.
+[[noreturn]] void end_by_signal(int signal) noexcept;
 
 // To a process by its number. 0 or -errno.
 int kill_by_number(int pid, int signal) noexcept;
@@ -70,6 +76,7 @@ namespace signal_number {
 inline constexpr int kKill = 9;
 inline constexpr int kTerminate = 15;
 inline constexpr int kInterrupt = 2;
+inline constexpr int kHangUp = 1;
 inline constexpr int kChildEnded = 17;
 inline constexpr int kStop = 19;
 inline constexpr int kContinue = 18;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "brood/error.hpp"
+#include "channel/burial.hpp"
 #include "sys/fd.hpp"
 #include "sys/identity.hpp"
 #include "sys/memory.hpp"
@@ -101,6 +102,7 @@ void ObjectSpace::found(const shm::FamilyLayout& family, int socket, std::size_t
     }
   }
   objects_.know_members(family.owners);
+  objects_.when_side_ends(channel::side_ended);
   objects_.attach(segment().region(), {shm::kHostSlot, 1});
   const int formatted = objects_.format();
   if (formatted < 0) throw ArenaFull("brood: the system has no more shared memory");
@@ -111,6 +113,7 @@ void ObjectSpace::find(const shm::FamilyLayout& family, int socket, sys::Fd segm
                        std::size_t limit_bytes) {
   family_ = &family;
   objects_.know_members(family.owners);
+  objects_.when_side_ends(channel::side_ended);
   socket_ = socket;
   limit_bytes_ = limit_bytes;
   const auto size = static_cast<std::size_t>(
@@ -144,6 +147,13 @@ bool ObjectSpace::warden_lost() const noexcept {
   // It could not hold its word (a sandbox may forbid that), so there is no early sign.
   const Family* family = Family::current();
   return family != nullptr && family->warden_lost();
+}
+
+bool ObjectSpace::has_left(shm::OwnerId member) const noexcept {
+  if (member.slot >= family_->owners.size()) return true;
+  const auto word =
+      shm::OwnerWord::unpack(family_->owners[member.slot].load(std::memory_order_acquire));
+  return word.epoch != member.epoch || word.state == shm::OwnerState::free;
 }
 
 void ObjectSpace::ask_to_collect() noexcept {

@@ -38,6 +38,9 @@ class ObjectSpace {
   [[nodiscard]] shm::Objects& objects() noexcept { return objects_; }
   [[nodiscard]] std::uint16_t slot() const noexcept { return objects_.me().slot; }
   [[nodiscard]] bool warden_lost() const noexcept;
+  // Whether that member's death is proven and its place free, or another's: what still names it is
+  // nobody's.
+  [[nodiscard]] bool has_left(shm::OwnerId member) const noexcept;
   // Has the warden look soon for what nobody holds or names any more.
   void ask_to_collect() noexcept;
 

@@ -1,5 +1,6 @@
 #include "warden/warden.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -15,6 +16,8 @@
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "warden/custody.hpp"
+#include "warden/names.hpp"
 #include "warden/protocol.hpp"
 
 namespace brood::warden {
@@ -54,7 +57,7 @@ class Warden {
         members_(static_cast<Member*>(sys::map_private(kMaxMembers * sizeof(Member)))) {}
 
   [[nodiscard]] bool prepare() noexcept {
-    if (members_ == nullptr || events_.open() < 0) return false;
+    if (members_ == nullptr || !names_.prepare() || events_.open() < 0) return false;
     if (events_.add(start_.socket, kSocketTag) < 0) return false;
     if (sys::want_senders(start_.socket) < 0) return false;
     Announcement host;
@@ -63,7 +66,9 @@ class Warden {
     host.owner = {shm::kHostSlot, 1};
     host.has_owner = 1;
     objects_.know_members(start_.family->owners);
+    objects_.when_side_ends(channel::side_ended);
     objects_.attach(start_.objects.region(), {shm::kWardenSlot, 1});
+    if (!custody_.prepare()) return false;
     return enlist(host, sys::Fd(start_.host_pidfd)) != nullptr;
   }
 
@@ -83,7 +88,7 @@ class Warden {
       look_after_objects();
       kill_condemned();
       // Processes that outlive the host may still need a warden.
-      if (host_gone_ && !anyone_left() && nobody_is_coming()) return;
+      if (host_gone_ && !anyone_left() && nobody_is_coming()) return names_.remove_all();
     }
   }
 
@@ -123,22 +128,33 @@ class Warden {
 
   void hear() noexcept {
     for (;;) {
-      Announcement said;
+      std::array<std::byte, std::max(sizeof(Announcement), sizeof(NameMessage))> packet;
       sys::Fd pidfd;
       sys::Sender sender;
-      const long length = sys::receive_packet_from(
-          start_.socket, std::as_writable_bytes(std::span(&said, 1)), pidfd, sender);
+      const long length = sys::receive_packet_from(start_.socket, packet, pidfd, sender);
       if (length == -EAGAIN) return;
       if (length <= 0) {
         if (length == 0 || length == -EMSGSIZE) continue;  // nobody of ours says that
         return;
       }
+      if (length == sizeof(NameMessage)) {
+        NameMessage message;
+        std::memcpy(static_cast<void*>(&message), packet.data(), sizeof message);
+        names_.hear(message, pidfd);
+        continue;
+      }
+      Announcement said;
+      std::memcpy(static_cast<void*>(&said), packet.data(), sizeof said);
       if (length != sizeof said || said.kind == MemberKind::host ||
           said.kind > MemberKind::worker) {
         continue;
       }
       if (said.request == Request::collect) {
         collect_soon();
+      } else if (said.request == Request::deposit && pidfd) {
+        custody_.take(said.object, pidfd, objects_);
+      } else if (said.request == Request::claim && pidfd) {
+        custody_.give(said.object, pidfd, objects_);
       } else if (said.request == Request::end_children) {
         end_children(said.parent_pid, sender.user_id);
       } else if (said.request == Request::birth && pidfd) {
@@ -237,6 +253,7 @@ class Warden {
     const std::int64_t now = sys::now_ns();
     if (collect_at_ns_ != 0 && now >= collect_at_ns_) {
       collect_at_ns_ = objects_.collect() ? now + kCollectAfterNs : 0;
+      custody_.drop_ended(objects_);
     }
     if (trims_left_ == 0) return;
     if (trim_at_ns_ == 0) {
@@ -340,11 +357,13 @@ class Warden {
   WardenStart start_;
   shm::OwnerTable owners_;
   sys::ReadableSet events_;
+  NameTable names_;
   Member* members_;
   std::size_t used_ = 0;     // members_[used_...] were never written
   std::size_t unheard_ = 0;  // members that events_ does not tell of
   bool host_gone_ = false;
   shm::Objects objects_;
+  Custody custody_;
   std::int64_t collect_at_ns_ = 0;  // 0: nothing to collect
   std::int64_t trim_at_ns_ = 0;     // 0: no memory to give back
   int trims_left_ = 0;

@@ -119,6 +119,28 @@ TEST_P(HandleTest, ChildrenPassThemOn) {
   EXPECT_EQ(word.word().load(), 5U);
 }
 
+TEST_P(HandleTest, ARestartedProcessHasThemEachTime) {
+  const SharedWord word(0);
+  const std::size_t before = blocks();
+  {
+    ProcessOptions options = started_so();
+    options.restart = {.max = 3, .backoff = 1ms};
+    Process process(
+        options,
+        [](const SharedWord& mine, const SharedWord& number) {
+          number.word().fetch_add(mine.word().load());
+          if (number.word().load() < 15) ::kill(::getpid(), SIGKILL);
+        },
+        SharedWord(5), word);
+    process.start();
+    process.join();
+    EXPECT_EQ(process.exit_code(), 0);
+    EXPECT_EQ(process.restarts(), 2U);
+  }
+  EXPECT_EQ(word.word().load(), 15U);
+  EXPECT_TRUE(come_to(before));
+}
+
 TEST_P(HandleTest, TasksTakeThem) {
   Pool pool(with(2));
   const SharedWord word(0);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "brood/brood.hpp"
 #include "support/every_instruction.hpp"
 #include "support/host.hpp"
+#include "support/named_memory.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"
 #include "support/stepper.hpp"
@@ -33,6 +35,7 @@ struct Things {
   std::vector<Future<int>> futures;
   Future<std::string> text;
   std::optional<Process> process;
+  std::optional<SharedMemory> memory;
 };
 
 struct Case {
@@ -70,6 +73,12 @@ void start_a_first_one() {
 void start_process(Things& things) {
   things.process->start();
   things.process->join();
+}
+
+// A first one, for all code that is called.
+void make_memory(Things& /*things*/) {
+  SharedMemory::create("", 5000).unlink();
+  SharedMemory::create(unique_name(), 5000).unlink();
 }
 
 const Case kCases[] = {
@@ -129,6 +138,36 @@ const Case kCases[] = {
        things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
      },
      [](Things& things) { things.process->start(); }},
+    {"host: start a daemon with a keeper",
+     [](Things& things) {
+       make_pool(things);
+       ProcessOptions options;
+       options.daemon = true;
+       options.restart.max = 3;
+       things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
+     },
+     [](Things& things) { things.process->start(); }},
+    {"host: end a daemon with a keeper",
+     [](Things& things) {
+       ProcessOptions options;
+       options.daemon = true;
+       options.restart.max = 3;
+       things.process.emplace(ForkedTag{}, options, [] { wait_for_ever(); });
+       things.process->start();
+     },
+     [](Things& things) { things.process.reset(); }},
+    {"host: create shared memory, found the family", nothing,
+     [](Things& things) { things.memory = SharedMemory::create("", 5000); }},
+    {"host: create and unlink shared memory of a chosen name", make_memory,
+     [](Things& things) {
+       things.memory = SharedMemory::create(unique_name(), 5000);
+       things.memory->unlink();
+     }},
+    {"host: create shared memory of an automatic name", make_memory,
+     [](Things& things) { things.memory = SharedMemory::create("", 5000); }},
+    {"host: unlink shared memory",
+     [](Things& things) { things.memory = SharedMemory::create("", 5000); },
+     [](Things& things) { things.memory->unlink(); }},
     {"host: init", nothing, [](Things& /*things*/) { init(); }},
     {"host: start and join a process by forkserver",
      [](Things& things) {
@@ -142,6 +181,13 @@ const Case kCases[] = {
        init();
        start_a_first_one();
        things.process.emplace(ProcessOptions{.daemon = true}, wait_for_ever);
+     },
+     [](Things& things) { things.process->start(); }},
+    {"host: start a daemon with a keeper by forkserver",
+     [](Things& things) {
+       init();
+       start_a_first_one();
+       things.process.emplace(ProcessOptions{.daemon = true, .hang_timeout = 1h}, wait_for_ever);
      },
      [](Things& things) { things.process->start(); }},
     {"host: kill a process and what came from it",
@@ -165,6 +211,7 @@ const Case kCases[] = {
 class HostStepTest : public testing::TestWithParam<Case> {
  protected:
   EveryInstruction::Run kill_after(long n) {
+    const std::set<std::string> names = names_in_shm();
     const Gate gate;
     Host host([&] {
       auto things = std::make_unique<Things>();
@@ -189,6 +236,7 @@ class HostStepTest : public testing::TestWithParam<Case> {
     victim.kill();
     EXPECT_EQ(host.end(), "signal 9");
     EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
+    EXPECT_EQ(names_in_shm(), names);
     return run;
   }
 

@@ -1,11 +1,13 @@
-// A supervisor or a warden is killed after each instruction of what it does about the death of
-// another: nobody hangs, the host is told by a typed error, and nothing is left.
+// A supervisor, a warden or a keeper is killed after each instruction of what it does about the
+// death of another: nobody hangs, the host is told by a typed error, and nothing is left.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "brood/brood.hpp"
 #include "support/every_instruction.hpp"
 #include "support/host.hpp"
+#include "support/named_memory.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"
 #include "support/stepper.hpp"
@@ -74,6 +77,8 @@ class ServiceStepTest : public testing::Test {
   std::function<bool(const Host&)> is_over_;
   // The lines that the host says then; none: the host itself was killed.
   std::vector<Outcomes> expected_;
+  // What is to be looked at afterwards.
+  std::function<void()> epilogue_ = [] {};
 
   void sweep(const char* name);
   EveryInstruction::Run kill_after(long n);
@@ -128,6 +133,7 @@ EveryInstruction::Run ServiceStepTest::kill_after(long n) {
   }
   EXPECT_EQ(host.end(), expected_.empty() ? "signal 9" : "exit 0");
   EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
+  epilogue_();
   return run;
 }
 
@@ -214,6 +220,72 @@ TEST_F(SupervisorStepTest, WhileItStartsTheTaskOfADeadWorkerAgain) {
 }
 TEST_F(SupervisorStepTest, WhileItReplacesAnIdleWorker) {
   step_while_recovering("supervisor: an idle worker died", 0, true);
+}
+
+// ---- the keeper
+
+// Whatever it was at, its process is gone, and the host knows.
+class KeeperStepTest : public ServiceStepTest {
+ protected:
+  KeeperStepTest() {
+    service_ = [](const Host& /*host*/) { return look_at(board->pid.load())->parent; };
+  }
+
+  // `act` is what the host does once it is told to.
+  void step_through(const char* name, const ProcessOptions& options, void (*act)(Process&),
+                    const Outcomes& codes) {
+    program_ = [=](const Gate& gate) {
+      Process p(forked, options, [] {
+        board->attempts.fetch_add(1);
+        board->pid.store(getpid());
+        for (;;) pause();
+      });
+      p.start();
+      HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+      say("ready");
+      if (act != nullptr) {
+        gate.pass();
+        act(p);
+      }
+      p.join();
+      // A dead keeper's status may be its tracer's still.
+      say(std::to_string(p.exit_code().value_or(-SIGKILL)));
+      gate.pass();
+      say(outcome_of([] {
+        Process next(forked, [] {});
+        next.start();
+        next.join();
+        HOST_CHECK(next.exit_code() == 0);
+      }));
+      gate.pass();
+      return 0;
+    };
+    expected_ = {codes, {"value"}};
+    sweep(name);
+  }
+};
+
+TEST_F(KeeperStepTest, WhileItStartsItsProcessAgain) {
+  trigger_ = [](Host& /*host*/) { kill(board->pid.load(), SIGKILL); };
+  is_over_ = [](const Host& /*host*/) {
+    return board->attempts.load() == 2 && is_at_rest(board->pid.load());
+  };
+  step_through("keeper: its process died",
+               {.restart = {.max = 5, .backoff = 0ns}, .hang_timeout = 1h}, nullptr, {"-9"});
+}
+
+TEST_F(KeeperStepTest, WhileItEndsAsItsProcessDid) {
+  trigger_ = [](Host& /*host*/) { kill(board->pid.load(), SIGTERM); };
+  is_over_ = [](const Host& /*host*/) { return false; };  // it ends itself
+  step_through("keeper: its process died for good", {.restart = {.max = 5}}, nullptr,
+               {"-15", "-9"});
+}
+
+TEST_F(KeeperStepTest, WhileItKillsItsProcess) {
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return false; };
+  step_through("keeper: it is told to kill", {.restart = {.max = 5}}, [](Process& p) { p.kill(); },
+               {"-9"});
 }
 
 // ---- the warden
@@ -341,6 +413,60 @@ TEST_F(WardenStepTest, WhileMembersAnnounceThemselves) {
   const Outcomes any = {"value", "FamilyBroken", "BrokenPool"};
   expected_ = {any, any, {"FamilyBroken"}};
   sweep("warden: members announce themselves");
+}
+
+TEST_F(WardenStepTest, WhileItGivesAName) {
+  const std::set<std::string> names = names_in_shm();
+  program_ = [](const Gate& gate) {
+    SharedMemory::create("", 5000).unlink();
+    say("ready");
+    gate.pass();
+    for (const std::string& name : {unique_name(), std::string()}) {
+      const std::set<std::string> before = names_in_shm();
+      say(outcome_of([&] { SharedMemory::create(name, 5000).unlink(); }));
+      HOST_CHECK(names_in_shm() == before);
+    }
+    board->done.store(true);
+    gate.pass();
+    gate.pass();
+    say(outcome_of([] { SharedMemory::create("", 5000); }));
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& /*host*/) { return board->done.load(); };
+  const Outcomes any = {"value", "FamilyBroken"};
+  expected_ = {any, any, {"FamilyBroken"}};
+  epilogue_ = [=] { EXPECT_EQ(names_in_shm(), names); };
+  sweep("warden: it gives a name");
+}
+
+TEST_F(WardenStepTest, WhileItRemovesNames) {
+  const std::string chosen = unique_name();
+  const std::string strangers = unique_name();
+  const std::set<std::string> names = names_in_shm();
+  program_ = [=](const Gate& gate) {
+    static const SharedMemory kept[] = {
+        SharedMemory::create("", 5000), SharedMemory::create(chosen, 5000),
+        SharedMemory::create("", 5000), SharedMemory::create(strangers, 5000)};
+    std::filesystem::remove(shm_path(strangers));
+    std::ofstream(shm_path(strangers)) << "somebody else's";
+    say("ready");
+    gate.pass();
+    return 0;
+  };
+  trigger_ = [](Host& host) { host.send(SIGKILL); };
+  is_over_ = [](const Host& /*host*/) { return false; };  // it ends itself
+  epilogue_ = [=] {
+    EXPECT_TRUE(std::filesystem::remove(shm_path(strangers)));
+    std::filesystem::remove(shm_path(chosen));  // it persists if the warden is gone too
+    run_host([] {
+      SharedMemory::create("", 10).unlink();
+      return 0;
+    });
+    EXPECT_EQ(names_in_shm(), names);
+  };
+  sweep("warden: it removes names");
 }
 
 }  // namespace

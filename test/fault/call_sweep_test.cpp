@@ -65,9 +65,21 @@ std::vector<Sweep> all_sweeps() {
       {kHost, kWarden, kProcess});
   add({"SpawnedProcess", use_a_born_process<StartMethod::spawn>}, {kHost, kWarden, kProcess});
   add({"ForkserverPool", use_a_born_pool}, {kHost, kWarden, kSupervisor, kWorker});
+  constexpr auto kIncarnation = Role::incarnation;
+  add({"Restart", restart_a_forked_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"ForkserverRestart", restart_a_born_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"EndOfKept", end_a_kept_process}, {kHost, kWarden, kProcess, kIncarnation});
+  add({"Names", use_names}, {kHost, kWarden, kProcess});
+  add({"MappedFile", map_a_file}, {kHost});
+  add({"Locks", share_locks}, {kHost, kWarden, kProcess});
+  add({"Values", share_values}, {kHost, kWarden, kProcess});
+  add({"MappedArray", map_an_array}, {kHost, kWarden});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
   add({"Queues", use_queues}, {kHost, kWarden, kProcess});
+  add({"Messages", talk_to_a_child}, {kHost, kWarden, kProcess});
+  add({"WaitForMessages", wait_for_a_message}, {kHost});
+  add({"Descriptor", send_a_descriptor}, {kHost, kWarden});
   add({"ProcessBesideAThread", beside_a_thread<use_a_process>}, {kHost, kProcess});
   return sweeps;
 }

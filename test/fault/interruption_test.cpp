@@ -14,15 +14,17 @@
 namespace brood::test {
 namespace {
 
-constexpr std::array<Scenario, 9> kScenarios = {{{"Work", work},
-                                                 {"Map", map_strings},
-                                                 {"LargeValues", send_much},
-                                                 {"Deaths", die_and_go_on},
-                                                 {"Terminate", terminate_at_work},
-                                                 {"Shutdown", shut_down},
-                                                 {"Destructor", drop_everything},
-                                                 {"Process", use_a_process},
-                                                 {"EndedProcesses", end_processes}}};
+constexpr std::array<Scenario, 11> kScenarios = {{{"Work", work},
+                                                  {"Map", map_strings},
+                                                  {"LargeValues", send_much},
+                                                  {"Deaths", die_and_go_on},
+                                                  {"Terminate", terminate_at_work},
+                                                  {"Shutdown", shut_down},
+                                                  {"Destructor", drop_everything},
+                                                  {"Process", use_a_process},
+                                                  {"EndedProcesses", end_processes},
+                                                  {"Restart", restart_a_forked_process},
+                                                  {"EndOfKept", end_a_kept_process}}};
 
 // A timer of its own, and a descriptor that it keeps: not among the others.
 constexpr Scenario kSignals = {"Signals", serve_signals, ask_for_signals};

@@ -5,24 +5,36 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <exception>
+#include <mutex>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "brood/detail/mapped_range.hpp"
+#include "brood/fd.hpp"
 #include "brood/hooks.hpp"
+#include "brood/locks.hpp"
 #include "brood/log.hpp"
+#include "brood/pipe.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
 #include "brood/queue.hpp"
+#include "brood/shareable_list.hpp"
+#include "brood/shared.hpp"
+#include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
+#include "support/named_memory.hpp"
 #include "support/pool_spy.hpp"
 #include "support/pools.hpp"
 #include "support/time.hpp"
@@ -293,6 +305,196 @@ inline void drop_a_daemon() {
   p.start();
 }
 
+// ---- scenarios of keepers
+
+inline ExitCode fail_at_first() {
+  if (attempts().fetch_add(1) == 0) die_by_kill();
+  heartbeat();
+  return {7};
+}
+// Restarts enough that some may fail for want of a call.
+inline ProcessOptions kept_process(StartMethod method) {
+  FaultyKernel::next_child_is(Role::process);
+  ProcessOptions options{.start = method, .err = Output::null};
+  options.restart = {.max = 4, .backoff = std::chrono::nanoseconds(1000)};
+  options.hang_timeout = kHangGuard;
+  return options;
+}
+
+// By its keeper, after its first failure; 7 is one as well.
+inline void restart_a_process(StartMethod method) {
+  attempts().store(0);
+  Process p(kept_process(method), fail_at_first);
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code().value_or(7) == 7);
+  REQUIRE_RIGHT(p.restarts() >= 1 || !p.exit_code());
+}
+inline void restart_a_forked_process() { restart_a_process(StartMethod::fork); }
+inline void restart_a_born_process() {
+  attempts().store(0);  // before there are copies
+  FaultyKernel::next_child_is(Role::process);
+  init();
+  restart_a_process(StartMethod::forkserver);
+}
+
+inline void end_a_kept_process() {
+  Process p(kept_process(StartMethod::fork), sleep_long, 1);
+  Process hangs({.start = StartMethod::fork, .hang_timeout = std::chrono::milliseconds(50)},
+                sleep_long, 1);
+  p.start();
+  hangs.start();
+  static_cast<void>(p.usage());
+  hangs.join();
+  REQUIRE_RIGHT(hangs.exit_code() == -SIGKILL);
+  for (int i = 0; i < 3 && p.is_alive(); ++i) {
+    p.terminate();
+    static_cast<void>(p.join_for(200ms * kSlowness));
+  }
+  p.kill();
+  p.join();
+}
+
+// ---- scenarios of locks
+
+// All of them between two processes, of which one may be given up.
+inline void share_locks() {
+  const Lock lock;
+  const Condition condition;
+  const BoundedSemaphore semaphore(1);
+  const Event event;
+  const Barrier barrier(2, Barrier::Limit(1s * kSlowness));
+  FaultyKernel::next_child_is(Role::process);
+  Process p(
+      {.daemon = true, .start = StartMethod::fork},
+      [](const Lock& its_lock, const Condition& its_condition, const Barrier& its_barrier) {
+        {
+          const std::lock_guard guard(its_lock);
+        }
+        {
+          const std::lock_guard guard(its_condition);
+          its_condition.notify();
+        }
+        its_barrier.wait();
+      },
+      lock, condition, barrier);
+  {
+    const std::lock_guard guard(condition);
+    p.start();
+    // The notification may be lost with who would give it.
+    static_cast<void>(condition.wait_for(200ms * kSlowness));
+  }
+  event.set();
+  REQUIRE_RIGHT(event.wait_for(0s));
+  REQUIRE_RIGHT(semaphore.try_acquire() && !semaphore.try_acquire_for(1ms));
+  semaphore.release();
+  try {
+    barrier.wait();
+  } catch (const BrokenBarrier&) {
+    barrier.reset();
+  }
+  try {
+    REQUIRE_RIGHT(lock.try_lock_for(kHangGuard / 2));
+    lock.unlock();
+  } catch (const OwnerDied&) {
+    REQUIRE_RIGHT(lock.recover());
+  }
+  p.kill();
+  p.join();
+}
+
+// ---- scenarios of names
+
+// What an error leaves to its user.
+class Unlinking {
+ public:
+  explicit Unlinking(SharedMemory memory) : memory_(std::move(memory)) {}
+  ~Unlinking() {
+    for (int i = 0; i < 2; ++i) {
+      try {
+        memory_.unlink();
+      } catch (const SystemError&) {
+        continue;
+      }
+    }
+  }
+  Unlinking(const Unlinking&) = delete;
+  Unlinking& operator=(const Unlinking&) = delete;
+  [[nodiscard]] const SharedMemory& get() const { return memory_; }
+
+ private:
+  SharedMemory memory_;
+};
+
+inline void use_names() {
+  const std::string name = unique_name();
+  {
+    const Unlinking chosen(SharedMemory::create(name, 10'000));
+    const Unlinking automatic(SharedMemory::create("", 10'000));
+    automatic.get().span()[9999] = std::byte{7};
+    REQUIRE_RIGHT(SharedMemory::attach(automatic.get().name()).span()[9999] == std::byte{7});
+    const Unlinking list(ShareableList::create({1, "two", 3.0}).memory());
+    REQUIRE_RIGHT(ShareableList(list.get()).get<std::string>(1) == "two");
+    bool taken = false;
+    try {
+      SharedMemory::create(name, 10);
+    } catch (const SystemError&) {
+      taken = true;
+    }
+    REQUIRE_RIGHT(taken);
+    FaultyKernel::next_child_is(Role::process);
+    Process p(
+        {.start = StartMethod::fork},
+        [](const SharedMemory& memory) {
+          const Unlinking own(SharedMemory::create("", 100));
+          return ExitCode{std::to_integer<int>(memory.span()[9999])};
+        },
+        automatic.get());
+    p.start();
+    p.join();
+    REQUIRE_RIGHT(p.exit_code() == 7 || p.exit_code() == 1);
+  }
+  REQUIRE_RIGHT(!has_name(name));
+}
+
+inline void map_a_file() {
+  const detail::MappedRange range = detail::map_file_range("/proc/self/exe", 5000, 10'000, false);
+  REQUIRE_RIGHT(range.size() == 10'000);
+}
+
+// ---- scenarios of values and arrays
+
+using Octet = std::array<std::uint64_t, 8>;
+
+inline ExitCode change_what_is_shared(Value<int> count, Value<Octet> wide, std::span<int> part) {
+  ++count;
+  wide.update([](Octet& v) { v.fill(5); });
+  part.back() = 7;
+  return {7};
+}
+
+inline void share_values() {
+  Value<int> count(0);
+  Value<Octet> wide(Octet{});
+  const Array<int> array(100'000);
+  FaultyKernel::next_child_is(Role::process);
+  Process p({.start = StartMethod::fork}, change_what_is_shared, count, wide,
+            array.slice(50'000, 50'000));
+  p.start();
+  p.join();
+  REQUIRE_RIGHT(p.exit_code() == 7 || p.exit_code() == 1);
+  if (p.exit_code() == 7) {
+    REQUIRE_RIGHT(count.get() == 1 && wide.get()[7] == 5 && array[99'999] == 7);
+  }
+  wide.set(Octet{});
+  REQUIRE_RIGHT(wide.get() == Octet{});
+}
+
+inline void map_an_array() {
+  const auto bytes = Array<char>::map_file("/proc/self/exe", {.offset = 1, .count = 3});
+  REQUIRE_RIGHT(std::string_view(bytes.data(), 3) == "ELF");
+}
+
 // ---- scenarios of signals
 
 // A descriptor that wakes waits: it stays.
@@ -386,6 +588,62 @@ inline void use_queues() {
     if (!size) --i;
   }
   p.join();
+}
+
+// Messages small and large to a child and back.
+inline void talk_to_a_child() {
+  auto [ours, theirs] = Pipe();
+  FaultyKernel::next_child_is(Role::process);
+  Process p(
+      {.start = StartMethod::fork},
+      [](Connection end) {
+        try {
+          for (;;) end.send(end.recv<std::string>() + "!");
+        } catch (const Closed&) {
+        }
+      },
+      std::move(theirs));
+  p.start();
+  for (const std::size_t size : {std::size_t{3}, std::size_t{1000}, std::size_t{300'000}}) {
+    ours.send(std::string(size, 'x'));
+    REQUIRE_RIGHT(ours.recv<std::string>() == std::string(size, 'x') + "!");
+  }
+  REQUIRE_RIGHT(!ours.poll(5ms));
+  ours.close();
+  p.join();
+}
+
+// A message that is waited for by a descriptor. (A sender without a descriptor to spare can't ring
+// it; then the next message does.)
+inline void wait_for_a_message() {
+  auto [a, b] = Pipe();
+  REQUIRE_RIGHT(wait({a}, 1ms).empty());
+  for (int i = 0; i < 3; ++i) b.send(i);
+  REQUIRE_RIGHT(a.poll());
+  if (wait({a}, 1s).empty()) throw SystemError(EMFILE, "nobody rang");
+  for (int i = 0; i < 3; ++i) REQUIRE_RIGHT(a.recv<int>() == i);
+  REQUIRE_RIGHT(wait({a}, 1ms).empty());
+}
+
+// A descriptor, and the end of a pipe, in messages.
+inline void send_a_descriptor() {
+  auto [a, b] = Pipe();
+  int ends[2] = {-1, -1};
+  if (pipe2(ends, O_CLOEXEC) != 0) throw SystemError(errno, "pipe");
+  const Fd reader(ends[0]);
+  Fd writer(ends[1]);
+  a.send(writer);
+  writer.close();
+  Fd got = b.recv<Fd>();
+  REQUIRE_RIGHT(write(got.get(), "x", 1) == 1);
+  got.close();
+  char byte = 0;
+  REQUIRE_RIGHT(read(reader.get(), &byte, 1) == 1 && byte == 'x');
+  auto [c, d] = Pipe();
+  a.send(d);
+  d.close();
+  b.recv<Connection>().send(5);
+  REQUIRE_RIGHT(c.recv<int>() == 5);
 }
 
 // The same in a process whose standard streams are closed.

@@ -21,6 +21,7 @@
 
 #include "brood/error.hpp"
 #include "support/host.hpp"
+#include "support/named_memory.hpp"
 #include "support/processes.hpp"
 #include "support/time.hpp"
 #include "sys/syscall.hpp"
@@ -236,8 +237,11 @@ std::string take_stock() {
   }
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
-    if (line.find("memfd:") != std::string::npos) stock += "mapping " + line + "\n";
+    if (line.find("memfd:") != std::string::npos || line.find("/dev/shm") != std::string::npos) {
+      stock += "mapping " + line + "\n";
+    }
   }
+  for (const std::string& name : names_in_shm()) stock += "name " + name + "\n";
   return stock;
 }
 

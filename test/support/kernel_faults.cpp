@@ -53,6 +53,8 @@ Role find_role() noexcept {
     role = the_plan->warden_started.exchange(true) ? role_of_next_child.load() : Role::warden;
   } else if (role_of_parent.load() == Role::supervisor) {
     role = Role::worker;
+  } else if (role_of_parent.load() == Role::process) {
+    role = Role::incarnation;
   } else if (role_of_parent.load() == Role::warden) {
     role = role_of_next_child.load();
   }
@@ -143,6 +145,10 @@ std::vector<CallKind> make_kinds() {
       {"openat", SYS_openat, {EMFILE, ENFILE, EINTR, ENOENT, EACCES, ENOMEM}},
       {"pread64", SYS_pread64, {EINTR, EIO, ENOMEM}},
       {"pwrite64", SYS_pwrite64, {EINTR, ENOSPC, ENOMEM, EFBIG}},
+      {"linkat", SYS_linkat, {EEXIST, ENOENT, EACCES, EPERM, EXDEV, ENOSPC, ENOMEM}},
+      {"unlinkat", SYS_unlinkat, {ENOENT, EACCES, EPERM, ENOMEM}},
+      {"flock", SYS_flock, {EINTR, EAGAIN, ENOLCK, EPERM}},
+      {"getdents64", SYS_getdents64, {ENOENT, ENOMEM}},
       {"readlinkat", SYS_readlinkat, {ENOENT, EACCES, ENOMEM}},
       {"fchdir", SYS_fchdir, {EACCES, ENOTDIR}},
       {"setsockopt", SYS_setsockopt, {ENOPROTOOPT, EPERM}},
@@ -218,7 +224,7 @@ constexpr std::array kExempt = {
 
 const char* name_of(Role role) {
   static constexpr std::array<const char*, kRoles> kNames = {
-      "unknown", "host", "warden", "supervisor", "worker", "process", "other"};
+      "unknown", "host", "warden", "supervisor", "worker", "process", "incarnation", "other"};
   return kNames[static_cast<std::size_t>(role)];
 }
 

@@ -10,8 +10,17 @@
 namespace brood::test {
 
 // What a process of a family is there for.
-enum class Role : std::uint8_t { unknown, host, warden, supervisor, worker, process, other };
-inline constexpr std::size_t kRoles = 7;
+enum class Role : std::uint8_t {
+  unknown,
+  host,
+  warden,
+  supervisor,
+  worker,
+  process,  // or its keeper
+  incarnation,
+  other
+};
+inline constexpr std::size_t kRoles = 8;
 const char* name_of(Role role);
 
 // A kind of call that brood makes, and the errors that a kernel can give it: those of the manual
@@ -25,7 +34,7 @@ struct CallKind {
   bool rare = false;               // only threads or processes that meet by chance make it
 };
 const std::vector<CallKind>& call_kinds();
-inline constexpr std::size_t kMaxCallKinds = 64;
+inline constexpr std::size_t kMaxCallKinds = 96;
 
 // The calls that have no errors, or none that a test can give them, and why.
 struct ExemptCall {

@@ -60,7 +60,9 @@ std::set<std::string> take_stock() {
   for (const std::string& file : open_files(getpid())) stock.insert("descriptor " + file);
   std::istringstream maps(read_file("/proc/self/maps"));
   for (std::string line; std::getline(maps, line);) {
-    if (line.find("memfd:") != std::string::npos) stock.insert("mapping " + line);
+    if (line.find("memfd:") != std::string::npos || line.find("/dev/shm") != std::string::npos) {
+      stock.insert("mapping " + line);
+    }
   }
   std::error_code unreadable;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", unreadable)) {

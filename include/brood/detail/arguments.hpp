@@ -3,6 +3,7 @@
 // Each parameter has a wire type, found from the function's signature where it has one (a generic
 // callable's parameters are those of the decayed arguments):
 //   span<const T>, string_view   any contiguous range; read in place by the worker
+//   these and span<T>            an Array, RawArray or Slice: the worker's is the same memory
 //   everything else              the parameter's type without reference and const, by the codec
 #pragma once
 
@@ -19,6 +20,7 @@
 #include "brood/codec.hpp"
 #include "brood/detail/callable.hpp"
 #include "brood/detail/object.hpp"
+#include "brood/detail/shared_view.hpp"
 
 namespace brood::detail {
 
@@ -170,8 +172,31 @@ struct WireOfParameter<Parameter> {
   using Element = typename SpanElement<std::remove_cvref_t<Parameter>>::type;
   static_assert(std::is_const_v<Element>,
                 "brood: a span<T> parameter would write to a copy: take span<const T> and return "
-                "the result, or use an Array<T>");
+                "the result, or pass an Array<T> or a Slice of one");
   using type = ViewWire<std::span<Element>>;
+};
+
+// Views of what is shared anyway.
+template <class Parameter, class Arg>
+inline constexpr bool is_shared_view = [] {
+  using Element = typename SharedElement<std::remove_cvref_t<Arg>>::type;
+  using View = std::remove_cvref_t<Parameter>;
+  using SpanOf = typename SpanElement<View>::type;
+  if constexpr (std::is_void_v<Element>) {
+    return false;
+  } else if constexpr (std::is_same_v<View, std::string_view>) {
+    return std::is_same_v<std::remove_const_t<Element>, char>;
+  } else {
+    return std::is_same_v<SpanOf, Element> || std::is_same_v<SpanOf, const Element>;
+  }
+}();
+
+template <class Parameter, class Arg>
+struct WireOf : WireOfParameter<Parameter> {};
+template <class Parameter, class Arg>
+  requires is_shared_view<Parameter, Arg>
+struct WireOf<Parameter, Arg> {
+  using type = SharedViewWire<std::remove_cvref_t<Parameter>>;
 };
 
 template <class Arg>
@@ -197,7 +222,7 @@ struct WiresOf<Generic, Args...> {
 template <class... Parameters, class... Args>
   requires(sizeof...(Parameters) == sizeof...(Args))
 struct WiresOf<TypeList<Parameters...>, Args...> {
-  using type = TypeList<typename WireOfParameter<Parameters>::type...>;
+  using type = TypeList<typename WireOf<Parameters, Args>::type...>;
 };
 template <class F, class... Args>
 using WireList = typename WiresOf<typename SignatureOf<F>::type, Args...>::type;

@@ -69,6 +69,7 @@ class HandleCollector {
   HandleCollector& operator=(const HandleCollector&) = delete;
 
   [[nodiscard]] std::vector<ObjectHandle>& handles() noexcept { return handles_; }
+  [[nodiscard]] const std::vector<ObjectHandle>& handles() const noexcept { return handles_; }
   // Of the calling thread, the innermost; nullptr: there is none.
   static HandleCollector* current() noexcept;
 

@@ -77,6 +77,7 @@ class ProcessHandle {
   std::optional<int> exit_code();
   std::optional<WorkerDied> death();
   [[nodiscard]] int pid() const noexcept;
+  [[nodiscard]] unsigned restarts() const noexcept;
   [[nodiscard]] const std::string& name() const;
   [[nodiscard]] bool daemon() const;
   void set_daemon(bool daemon);
@@ -157,6 +158,13 @@ struct KeptArgument<ViewWire<std::string_view>> {
   static std::string_view look(const type& value) { return value; }
 };
 
+template <class View>
+struct KeptArgument<SharedViewWire<View>> {
+  using type = typename SharedViewWire<View>::Value;
+  static View pass(const type& value) { return SharedViewWire<View>::view(value); }
+  static const type& look(const type& value) { return value; }
+};
+
 // The call of a process as its child runs it, if the child is no copy of the caller. The reply is
 // the exit status.
 template <class F, class List>
@@ -233,7 +241,9 @@ class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
   template <class Wire, class Arg>
   static typename KeptArgument<Wire>::type keep(Arg&& arg) {
     using Kept = typename KeptArgument<Wire>::type;
-    if constexpr (std::is_same_v<Kept, typename Wire::Value>) {
+    if constexpr (is_shared_view_wire<Wire>) {
+      return Wire::prepare(arg);
+    } else if constexpr (std::is_same_v<Kept, typename Wire::Value>) {
       static_assert(std::is_convertible_v<Arg&&, Kept>,
                     "brood: this argument does not convert to the function's parameter by itself, "
                     "as in an ordinary call: convert it where you make the Process");

@@ -1,0 +1,5 @@
+// Objects in memory that processes share: Value, RawValue; Array, RawArray, Slice.
+#pragma once
+
+#include "brood/array.hpp"
+#include "brood/value.hpp"

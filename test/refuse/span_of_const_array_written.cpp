@@ -1,0 +1,11 @@
+// EXPECT: a span<T> parameter would write to a copy
+#include <span>
+
+#include "brood/brood.hpp"
+
+int main() {
+  brood::Pool pool(1);
+  const brood::Array<const int> values = brood::Array<int>(3);
+  pool.submit([](std::span<int> v) { v[0] = 1; }, values).get();
+  return values[0];
+}
