@@ -24,10 +24,11 @@
 // Memory ordering: what was done before a put has happened before its item is got.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <utility>
 

@@ -41,7 +41,8 @@ void ring_all_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexc
   for (std::size_t i = 0; i < board.watchers.words.size(); ++i) {
     std::uint64_t bits = board.watchers.words[i].load(std::memory_order_seq_cst);
     for (; bits != 0; bits &= bits - 1) {
-      const auto slot = static_cast<std::uint16_t>(i * 64 + std::countr_zero(bits));
+      const auto slot =
+          static_cast<std::uint16_t>(i * 64 + static_cast<unsigned>(std::countr_zero(bits)));
       const int result = sys::knock(DoorbellName(id, {slot, objects.epoch_of(slot)}).text());
       // Full: it is readable. Refused: its owner has just closed it, or has died.
       if (result == 0 || result == -EAGAIN || result == -ECONNREFUSED) continue;

@@ -47,6 +47,12 @@ bool QueueRing::attach(const shm::ObjectPlace& object, shm::Objects& objects) no
   get_at_.store(0, std::memory_order_relaxed);
   bases_[0].store(object.body.data() + first_ring_offset(held_ != nullptr),
                   std::memory_order_relaxed);
+  // Not at the beginning, whose lap's number may have come round again.
+  for (const bool put : {true, false}) {
+    const std::uint64_t hint = (put ? body_->tail : body_->head).load(std::memory_order_relaxed);
+    if (!is_likely(Position::unpack(hint), put)) continue;
+    (put ? put_at_ : get_at_).store(hint, std::memory_order_relaxed);
+  }
   return true;
 }
 
@@ -90,12 +96,9 @@ bool QueueRing::is_before(Position a, Position b) const noexcept {
   return b.minus(a, cells_of(a.ring)) > 0;
 }
 
-// Goes on where the hint says, if that is ahead of us and the cell before it bears it out.
-bool QueueRing::follow(Position& at, const sys::Atomic<std::uint64_t>& hint,
-                       bool claimed) noexcept {
-  const Position there = Position::unpack(hint.load(std::memory_order_relaxed));
+// Whether the cell before a hint bears it out.
+bool QueueRing::is_likely(Position there, bool claimed) noexcept {
   if (reach(there.ring) == nullptr || there.index >= cells_of(there.ring)) return false;
-  if (!is_before(at, there)) return false;
   Position before = there;
   if (there.index == 0) {
     before.index = cells_of(there.ring);
@@ -103,9 +106,22 @@ bool QueueRing::follow(Position& at, const sys::Atomic<std::uint64_t>& hint,
   }
   --before.index;
   const CellWord seen = look(before);
-  const bool gone =
-      ahead(seen, before) > 0 || (ahead(seen, before) == 0 && seen.is(CellState::taken));
-  if (claimed ? !is_claimed(seen, before) : !gone) return false;
+  if (claimed) return is_claimed(seen, before);
+  return ahead(seen, before) > 0 || (ahead(seen, before) == 0 && seen.is(CellState::taken));
+}
+
+// Goes on where the hint says, if that is ahead of us.
+void QueueRing::follow(Position& at, const sys::Atomic<std::uint64_t>& hint,
+                       bool claimed) noexcept {
+  const Position there = Position::unpack(hint.load(std::memory_order_relaxed));
+  if (there.ring < kMaxRings && is_likely(there, claimed) && is_before(at, there)) at = there;
+}
+
+// Where the others are, after we have been away for so many laps that their numbers have come round
+// again: the cell at our position is then neither of its lap nor of the one before.
+bool QueueRing::rejoin(Position& at, const sys::Atomic<std::uint64_t>& hint) noexcept {
+  const Position there = Position::unpack(hint.load(std::memory_order_relaxed));
+  if (reach(there.ring) == nullptr || there.index >= cells_of(there.ring)) return false;
   at = there;
   return true;
 }
@@ -119,6 +135,7 @@ bool QueueRing::go_to_next_ring(Position& at) noexcept {
 // The first position that is not claimed, and what its cell holds. `done`: it is empty.
 Attempt QueueRing::find_tail(Position& at, CellWord& seen) noexcept {
   at = Position::unpack(put_at_.load(std::memory_order_relaxed));
+  bool rejoined = false;
   for (std::uint32_t steps = 0; steps < most_steps(at); ++steps) {
     seen = look(at);
     if (is_claimed(seen, at)) {
@@ -126,12 +143,18 @@ Attempt QueueRing::find_tail(Position& at, CellWord& seen) noexcept {
       if (steps == kStepsBeforeHint) follow(at, body_->tail, true);
       continue;
     }
+    const std::int32_t laps = ahead(seen, at);
+    const bool lost = laps < -1 || (laps == -1 && seen.is(CellState::empty));
+    if (lost && !rejoined) {
+      rejoined = true;
+      if (rejoin(at, body_->tail)) continue;
+    }
     if (seen.closed()) return Attempt::closed;
     if (seen.moved()) {
       if (!go_to_next_ring(at)) return Attempt::damaged;
       continue;
     }
-    return seen.is(CellState::empty) && seen.lap() == at.lap ? Attempt::done : Attempt::full;
+    return laps == 0 ? Attempt::done : Attempt::full;
   }
   return Attempt::damaged;
 }
@@ -139,6 +162,7 @@ Attempt QueueRing::find_tail(Position& at, CellWord& seen) noexcept {
 // The first position whose value may be had, and what its cell holds. `done`: it is full.
 Attempt QueueRing::find_head(Position& at, CellWord& seen) noexcept {
   at = Position::unpack(get_at_.load(std::memory_order_relaxed));
+  bool rejoined = false;
   for (std::uint32_t steps = 0; steps < most_steps(at); ++steps) {
     seen = look(at);
     const std::int32_t laps = ahead(seen, at);
@@ -155,6 +179,11 @@ Attempt QueueRing::find_head(Position& at, CellWord& seen) noexcept {
     }
     if (laps == 0 && !seen.is(CellState::empty)) return Attempt::damaged;
     // Not claimed.
+    const bool lost = laps < -1 || (laps == -1 && !seen.is(CellState::taken));
+    if (lost && !rejoined) {
+      rejoined = true;
+      if (rejoin(at, body_->head)) continue;
+    }
     if (seen.closed()) return Attempt::closed;
     if (!seen.moved()) return Attempt::empty;
     if (!go_to_next_ring(at)) return Attempt::damaged;

@@ -144,7 +144,8 @@ class QueueRing {
   static bool is_claimed(CellWord seen, Position at) noexcept;
   void pass(Position& at, CellWord seen) const noexcept;
   [[nodiscard]] bool is_before(Position a, Position b) const noexcept;
-  bool follow(Position& at, const sys::Atomic<std::uint64_t>& hint, bool claimed) noexcept;
+  bool is_likely(Position there, bool claimed) noexcept;
+  void follow(Position& at, const sys::Atomic<std::uint64_t>& hint, bool claimed) noexcept;
   // Where others of this process will begin; and now and then, for other processes: that costs a
   // line that all share.
   void note(std::atomic<std::uint64_t>& cursor, sys::Atomic<std::uint64_t>& hint,
@@ -174,6 +175,7 @@ class QueueRing {
   }
   Attempt claim_slowly(Position& at, shm::OwnerId me) noexcept;
   Attempt take_slowly(Position& at, shm::OwnerId me) noexcept;
+  bool rejoin(Position& at, const sys::Atomic<std::uint64_t>& hint) noexcept;
   bool go_to_next_ring(Position& at) noexcept;
   Attempt find_tail(Position& at, CellWord& seen) noexcept;
   Attempt find_head(Position& at, CellWord& seen) noexcept;

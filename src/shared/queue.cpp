@@ -142,7 +142,8 @@ void SharedQueue::enter() {
 // ---- putting
 
 SharedQueue::Attempt SharedQueue::try_claim(Position& at) {
-  for (;;) {
+  // Each turn somebody made progress, or what lies here makes no sense.
+  for (int i = 0; i < 1000; ++i) {
     const Attempt attempt = ring_.claim(at, me_);
     if (attempt != Attempt::full) return attempt;
     if (ring_.shape().bounded == 0) {
@@ -159,6 +160,7 @@ SharedQueue::Attempt SharedQueue::try_claim(Position& at) {
     if (again != Attempt::full || ring_.shape().drops_oldest == 0) return again;
     if (!drop_oldest()) return again;
   }
+  return Attempt::damaged;
 }
 
 void SharedQueue::published() noexcept {

@@ -76,6 +76,7 @@ std::vector<Sweep> all_sweeps() {
   add({"MappedArray", map_an_array}, {kHost, kWarden});
   add({"Signals", serve_signals, ask_for_signals}, {kHost});
   add({"Telling", tell_things}, {kHost, kWarden, kProcess});
+  add({"Queues", use_queues}, {kHost, kWarden, kProcess});
   add({"Messages", talk_to_a_child}, {kHost, kWarden, kProcess});
   add({"WaitForMessages", wait_for_a_message}, {kHost});
   add({"Descriptor", send_a_descriptor}, {kHost, kWarden});

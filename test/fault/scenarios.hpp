@@ -26,6 +26,7 @@
 #include "brood/pipe.hpp"
 #include "brood/pool.hpp"
 #include "brood/process.hpp"
+#include "brood/queue.hpp"
 #include "brood/shareable_list.hpp"
 #include "brood/shared.hpp"
 #include "brood/shared_memory.hpp"
@@ -561,6 +562,32 @@ inline void tell_things() {
   p.start();
   p.join();
   REQUIRE_RIGHT(p.exit_code() == 7);
+}
+
+inline void use_queues() {
+  Queue<std::string> queue(2);
+  Queue<int> numbers;
+  FaultyKernel::next_child_is(Role::process);
+  Process p(
+      {.start = StartMethod::fork},
+      [](Queue<std::string> mine, Queue<int> told) {
+        for (std::string text : mine) told.put(static_cast<int>(text.size()));
+        return ExitCode{7};
+      },
+      queue, numbers);
+  p.start();
+  static_cast<void>(numbers.fileno());
+  for (int i = 0; i < 100 && p.is_alive(); ++i) queue.put_for(std::string(1000, 'x'), 100ms);
+  queue.close();
+  // A child that a refusal has ended leaves some out.
+  for (int i = 0; i < 100; ++i) {
+    wait({numbers, p});
+    const std::optional<int> size = numbers.try_get();
+    REQUIRE_RIGHT(!size || *size == 1000);
+    if (!size && !p.is_alive()) break;
+    if (!size) --i;
+  }
+  p.join();
 }
 
 // Messages small and large to a child and back.

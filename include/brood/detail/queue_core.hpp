@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "brood/detail/object.hpp"
 #include "brood/detail/pool_core.hpp"
