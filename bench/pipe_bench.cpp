@@ -68,9 +68,9 @@ double brood_round_trip(int count, bool asleep) {
   auto [ours, theirs] = brood::Pipe();
   brood::Process child({.start = brood::StartMethod::fork}, answer, std::move(theirs));
   child.start();
-  const double result = per_round_trip(count, asleep, [&ours = ours](std::int64_t value) {
-    ours.send(value);
-    return ours.recv<std::int64_t>();
+  const double result = per_round_trip(count, asleep, [&to = ours](std::int64_t value) {
+    to.send(value);
+    return to.recv<std::int64_t>();
   });
   ours.close();
   return result;

@@ -63,11 +63,12 @@ class Sockets {
                                      channel::DoorbellBoard& board) {
     const std::lock_guard lock(mutex_);
     if (all_ == nullptr || token_ != sys::process_token()) {
-      all_ = new All;  // for the rest of the process's life
+      all_ = new Mine{{}, all_};  // for the rest of the process's life
       token_ = sys::process_token();
     }
-    std::erase_if(*all_, [](const auto& entry) { return entry.second.expired(); });
-    std::weak_ptr<DoorbellSocket>& known = (*all_)[{hold->ref().bits, hold->side()}];
+    All& all = all_->sockets;
+    std::erase_if(all, [](const auto& entry) { return entry.second.expired(); });
+    std::weak_ptr<DoorbellSocket>& known = all[{hold->ref().bits, hold->side()}];
     std::shared_ptr<DoorbellSocket> socket = known.lock();
     if (socket == nullptr) known = socket = std::make_shared<DoorbellSocket>(hold, board);
     return socket;
@@ -83,7 +84,11 @@ class Sockets {
   // By object and side: a side has one board.
   using All = std::map<std::pair<std::uint64_t, std::uint32_t>, std::weak_ptr<DoorbellSocket>>;
   sys::ProcessMutex mutex_;
-  All* all_ = nullptr;
+  struct Mine {
+    All sockets;
+    Mine* inherited;  // kept reachable so that it is no leak
+  };
+  Mine* all_ = nullptr;
   std::uint64_t token_ = 0;
 };
 

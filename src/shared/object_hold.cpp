@@ -53,18 +53,21 @@ class Counts {
   }
 
  private:
+  struct Mine {
+    std::map<Key, std::size_t> holds;
+    Mine* inherited;  // kept reachable so that it is no leak
+  };
+
   std::map<Key, std::size_t>& mine() {
     if (counts_ == nullptr || token_ != sys::process_token()) {
-      inherited_ = counts_;
-      counts_ = new std::map<Key, std::size_t>;  // for the rest of the process's life
+      counts_ = new Mine{{}, counts_};  // for the rest of the process's life
       token_ = sys::process_token();
     }
-    return *counts_;
+    return counts_->holds;
   }
 
   sys::ProcessMutex mutex_;
-  std::map<Key, std::size_t>* counts_ = nullptr;
-  std::map<Key, std::size_t>* inherited_ = nullptr;  // no leak, though nobody uses it
+  Mine* counts_ = nullptr;
   std::uint64_t token_ = 0;
 };
 

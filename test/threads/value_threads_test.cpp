@@ -19,9 +19,6 @@ struct SharedValue {
   [[nodiscard]] WideValue view() { return {body, sizeof(Words)}; }
 };
 
-const std::byte* bytes_of(const Words& words) {
-  return reinterpret_cast<const std::byte*>(words.data());
-}
 std::byte* bytes_of(Words& words) { return reinterpret_cast<std::byte*>(words.data()); }
 
 TEST(ValueThreadsTest, ChangesFollowOneAnotherAndReadersSeeThemWhole) {

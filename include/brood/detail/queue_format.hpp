@@ -12,17 +12,13 @@
 #include <vector>
 
 #include "brood/codec.hpp"
+#include "brood/detail/deadline.hpp"
 #include "brood/detail/queue_core.hpp"
 
 namespace brood::detail {
 
 // shm::ObjectKind::queue.
 inline constexpr std::uint32_t kQueueKind = 1;
-
-template <class Rep, class Period>
-DeadlineNs deadline_in(std::chrono::duration<Rep, Period> limit) {
-  return deadline_after(std::chrono::duration_cast<std::chrono::nanoseconds>(limit));
-}
 
 constexpr std::uint32_t cell_bytes_for(std::size_t value_bytes) noexcept {
   std::uint32_t bytes = 16;
