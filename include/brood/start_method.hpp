@@ -31,7 +31,8 @@ void set_start_method(StartMethod method);
 [[nodiscard]] StartMethod start_method() noexcept;
 
 struct InitOptions {
-  // The most shared memory that each pool takes for arguments and results. Empty: half the memory.
+  // The most shared memory that each pool takes for arguments and results, and the most that all
+  // queues, arrays and other objects take together. Empty: half the memory; for objects, all of it.
   std::optional<std::size_t> arena_limit_bytes = std::nullopt;
   // Asks for large pages in shared memory, where the system has them for it.
   bool huge_pages = false;

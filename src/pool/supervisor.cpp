@@ -78,6 +78,8 @@ struct Tenant {
   bool expected = false;  // its end is no death: it was told to leave
   std::int32_t pid = 0;
   OwnerId id;
+  std::optional<OwnerId> member;   // its place in the family
+  bool announced = false;          // the warden knows of it
   std::uint32_t index = kNoIndex;  // which worker it is; none: the spare
   sys::Fd pidfd;
 
@@ -266,6 +268,8 @@ class Supervisor {
     header_.retired_done.fetch_add(view_.desk(slot).done.load(std::memory_order_relaxed),
                                    std::memory_order_relaxed);
     view_.entry(slot).role.store(WorkerRole::none, std::memory_order_relaxed);
+    // What it held among the family's objects is the warden's to give back.
+    if (!tenant.announced) announce(tenant.pid, tenant.pidfd.get(), tenant.member);
     outbox_.sweep(tenant.id);
     owners_.mark_dead(tenant.id);
     owners_.release(tenant.id);
@@ -371,12 +375,14 @@ class Supervisor {
     entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
     top_slot_ = std::max<std::uint16_t>(top_slot_, static_cast<std::uint16_t>(slot + 1));
     if (member) family_owners_.settle(*member, static_cast<std::int32_t>(pid));
-    announce(static_cast<std::int32_t>(pid), pidfd.get(), member);
+    const bool announced = announce(static_cast<std::int32_t>(pid), pidfd.get(), member);
     Tenant& tenant = tenants_[slot];
     tenant = Tenant{};
     tenant.state = TenantState::starting;
     tenant.pid = static_cast<std::int32_t>(pid);
     tenant.id = *id;
+    tenant.member = member;
+    tenant.announced = announced;
     tenant.pidfd = std::move(pidfd);
     if (index == kNoIndex) {
       spare_ = slot;
@@ -387,14 +393,15 @@ class Supervisor {
   }
 
   // If we die, the warden ends the workers that the kernel does not end for us.
-  void announce(std::int32_t pid, int pidfd, std::optional<OwnerId> member) const noexcept {
+  bool announce(std::int32_t pid, int pidfd, std::optional<OwnerId> member) const noexcept {
     warden::Announcement said;
     said.kind = warden::MemberKind::worker;
     said.pid = pid;
     said.parent_pid = sys::process_id();
     said.owner = member.value_or(OwnerId{});
     said.has_owner = member ? 1 : 0;
-    sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), pidfd, false);
+    return sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), pidfd,
+                            false) == 0;
   }
 
   [[nodiscard]] std::uint16_t free_slot() const noexcept {

@@ -90,7 +90,7 @@ std::shared_ptr<ObjectHold> ObjectHold::make(shm::ObjectKind kind, std::uint64_t
   if (!place) {
     throw ArenaFull("brood: no shared memory for an object of " + std::to_string(body_bytes) +
                     " bytes (" + std::generic_category().message(place.error) +
-                    "): free something, or raise InitOptions::objects_limit_bytes");
+                    "): free something, or raise InitOptions::arena_limit_bytes");
   }
   std::shared_ptr<ObjectHold> hold(new ObjectHold(place, 0));
   Counts::here().add({place.ref.bits, 0}, [] { return true; });
@@ -108,6 +108,10 @@ void ObjectHold::publish() { objects_here().publish(place_); }
 std::shared_ptr<ObjectHold> ObjectHold::take(BlockRef ref, std::uint32_t side) {
   ObjectSpace& space = ObjectSpace::join();
   const ObjectPlace place = space.objects().find(ref);
+  if (place.error != 0) {
+    throw ArenaFull("brood: the system refuses the memory that looking at an object takes (" +
+                    std::generic_category().message(place.error) + ")");
+  }
   if (!place || side >= place.sides()) throw_stale();
   std::shared_ptr<ObjectHold> hold(new ObjectHold(place, side));
   // If it can't be counted, its destructor has nothing to give back.

@@ -12,20 +12,20 @@
 //   hold     "this member has handles of this object": a bit per member and side, set and cleared
 //            by the member itself, and cleared by the warden once its death is proven
 //   side     what may end by itself: the two ends of a pipe. Other objects have one side
-//   sent     at some time a frame named this side: while its hold set is empty, a frame may still
-//   do
-//            so. The warden then looks through all frames ("collects")
+//   sent     at some time a frame named this side. While nobody holds it, one may still do so: the
+//            warden then looks through all frames ("collects")
 //   container  the object in whose queue a frame lies; it dies with it
 //
 // THE WORD OF AN OBJECT    bits 63..32 moves | 5..4 ended sides | 3..2 sent sides | 1..0 state
 //
 //     raw --make--> live --the last side ends--> dying --> (the block is freed)
 //
-//   `moves` counts changes of the hold sets. A member sets its bit first and then increments moves;
-//   it clears its bit first and then increments moves. Whoever ends a side reads the word, finds
-//   the set empty (and, if sent, no frame that names it), and swaps the word it has read. So either
-//   it sees the hold or its swap fails. A hold needs somebody else's hold, or a frame, at that
-//   time.
+//   `moves` counts changes of the hold sets. A member sets its bit, then increments moves; later it
+//   increments moves, then clears its bit. Whoever ends a side reads the word, finds no bit but its
+//   own (and, if sent, no frame that names it), and swaps the word it has read: so either it sees a
+//   hold or its swap fails. A hold needs somebody else's, or a frame, at that time. Its own bit
+//   keeps the block while it wakes who waits for the end; whoever clears the last bit of a dying
+//   object frees it. The collector, who holds nothing, sets the warden's bit meanwhile.
 //
 // WHO OWNS A BLOCK (in the arena's words)
 //   an object being made, a frame being written or read: the member that does so
@@ -35,7 +35,7 @@
 //
 // INVARIANTS (unless somebody scribbled here)
 //   live(object) and its owner is nobody  =>  header and body are complete
-//   bit(member, side) set  =>  side not ended
+//   bit(member, side) set  =>  side not ended, or the member is just ending it
 //   all sides ended  <=>  state dying
 #pragma once
 
@@ -88,6 +88,13 @@ struct alignas(64) SlotSet {
   }
   [[nodiscard]] bool has(std::uint16_t slot) noexcept {
     return (word(slot).load(std::memory_order_seq_cst) & mask(slot)) != 0;
+  }
+  [[nodiscard]] bool has_only(std::uint16_t slot) const noexcept {
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const std::uint64_t own = i == slot / 64U ? mask(slot) : 0;
+      if (words[i].load(std::memory_order_seq_cst) != own) return false;
+    }
+    return true;
   }
   [[nodiscard]] bool empty() const noexcept {
     for (const auto& bits : words) {

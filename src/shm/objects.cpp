@@ -52,9 +52,9 @@ ObjectPlace Objects::make(ObjectKind kind, std::uint64_t type, std::size_t body_
   header->kind = kind;
   header->type = type;
   const auto unused_sides = static_cast<std::uint8_t>(sides_of(kind) == 2 ? 0 : 2);
+  for (std::uint32_t side = 0; side < sides_of(kind); ++side) holds_of(*header, side).set(me_.slot);
   header->word.store(ObjectWord{ObjectState::live, 0, unused_sides, 0}.pack(),
                      std::memory_order_relaxed);
-  for (std::uint32_t side = 0; side < sides_of(kind); ++side) holds_of(*header, side).set(me_.slot);
   header->magic.store(kObjectMagic, std::memory_order_release);
   return {block.ref, header, kind, block.bytes.subspan(offset), 0};
 }
@@ -64,11 +64,17 @@ bool Objects::publish(const ObjectPlace& object) noexcept {
 }
 
 ObjectPlace Objects::find(BlockRef ref) noexcept {
-  if (!ref || arena_.reach(ref) != 0) return {};
+  if (!ref) return {};
+  if (const int error = arena_.reach(ref); error != 0) return failed(error);
   ObjectPlace object = as_object(ref, arena_.resolve(ref));
   if (!object) return {};
   const ObjectWord word = ObjectWord::unpack(object.header->word.load(std::memory_order_acquire));
   return word.state == ObjectState::live ? object : ObjectPlace{};
+}
+
+std::uint64_t Objects::count_move(ObjectHeader& header) noexcept {
+  constexpr std::uint64_t kOneMove = std::uint64_t{1} << 32;
+  return header.word.fetch_add(kOneMove, std::memory_order_seq_cst) + kOneMove;
 }
 
 bool Objects::hold(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept {
@@ -78,7 +84,7 @@ bool Objects::hold(const ObjectPlace& object, std::uint32_t side, std::uint16_t 
   for (;;) {
     ObjectWord word = ObjectWord::unpack(bits);
     if (word.state != ObjectState::live || (word.ended >> side & 1U) != 0) {
-      if (is_new) holds.clear(slot);
+      if (is_new) let_go(object, side, slot);
       return false;
     }
     ++word.moves;
@@ -88,20 +94,31 @@ bool Objects::hold(const ObjectPlace& object, std::uint32_t side, std::uint16_t 
   }
 }
 
+// The last holder ends the side while its own bit still keeps the block. If two clear their bits at
+// once, each has seen the other's, and it is left to the warden, as is what frames may name.
 bool Objects::release(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept {
-  if (!holds_of(*object.header, side).clear(slot)) return false;
-  std::uint64_t bits = object.header->word.load(std::memory_order_seq_cst);
-  for (;;) {
-    ObjectWord word = ObjectWord::unpack(bits);
-    ++word.moves;
-    if (object.header->word.compare_exchange_weak(bits, word.pack(), std::memory_order_seq_cst)) {
-      break;
-    }
+  SlotSet& holds = holds_of(*object.header, side);
+  if (!holds.has(slot)) return false;
+  const ObjectWord seen = ObjectWord::unpack(count_move(*object.header));
+  Ending ending = Ending::kept;
+  if (holds.has_only(slot)) {
+    ending = (seen.sent >> side & 1U) != 0 ? Ending::unclear : end_side(object, side, seen);
   }
-  const Ending ending = end_side(object, side, nullptr);
   // The frames that lay in it go by way of the collector.
   const bool is_container = object.kind == ObjectKind::queue || object.kind == ObjectKind::pipe;
-  return ending == Ending::collect || (ending == Ending::ended && is_container);
+  const bool is_last = let_go(object, side, slot);
+  if (ending == Ending::ended) return is_container;
+  return ending == Ending::unclear || is_last;
+}
+
+// Clears the bit; whether it was the last one there. Who clears the last bit of an object that has
+// ended frees it: nothing else here may be touched after that.
+bool Objects::let_go(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept {
+  holds_of(*object.header, side).clear(slot);
+  const bool is_last = holds_of(*object.header, side).empty();
+  // What is read now may be another object's. If so, the name fits no more, and nothing is freed.
+  if (is_last) free_if_over(object);
+  return is_last;
 }
 
 bool Objects::has_ended(const ObjectPlace& object, std::uint32_t side) noexcept {
@@ -121,35 +138,34 @@ void Objects::mark_sent(const ObjectPlace& object, std::uint32_t side) noexcept 
   }
 }
 
-// Ends a side that nobody holds, if nothing has moved since the word was read. `as_seen`: the word
-// of a collector that has found no frame that names it.
+// Ends a side that nobody else holds, if nothing has moved since the word was `seen`. The caller's
+// bit in its hold set keeps the block meanwhile.
 Objects::Ending Objects::end_side(const ObjectPlace& object, std::uint32_t side,
-                                  const ObjectWord* as_seen) noexcept {
+                                  const ObjectWord& seen) noexcept {
   std::uint64_t bits = object.header->word.load(std::memory_order_seq_cst);
   for (;;) {
     ObjectWord word = ObjectWord::unpack(bits);
     if (word.state != ObjectState::live || (word.ended >> side & 1U) != 0) return Ending::kept;
-    if (as_seen != nullptr && as_seen->moves != word.moves) return Ending::collect;
-    if (!holds_of(*object.header, side).empty()) return Ending::kept;
-    if (as_seen == nullptr && (word.sent >> side & 1U) != 0) return Ending::collect;
+    if (seen.moves != word.moves) return Ending::unclear;
     word.ended = static_cast<std::uint8_t>(word.ended | 1U << side);
     if (word.ended == 3) word.state = ObjectState::dying;
     if (!object.header->word.compare_exchange_weak(bits, word.pack(), std::memory_order_seq_cst)) {
       continue;
     }
-    if (word.state == ObjectState::dying) {
-      free_object(object.ref);
-    } else {
-      ring_all_bells(*object.header);
-      if (side_ended_ != nullptr) side_ended_(object, *this);
-    }
+    ring_all_bells(*object.header);
+    if (side_ended_ != nullptr) side_ended_(object, *this);
     return Ending::ended;
   }
 }
 
 // As ours first: a death in between leaves a block that Arena::sweep frees.
-void Objects::free_object(BlockRef ref) noexcept {
-  if (arena_.transfer(ref, arena::kNobody, me_)) arena_.free(ref);
+void Objects::free_if_over(const ObjectPlace& object) noexcept {
+  const ObjectWord word = ObjectWord::unpack(object.header->word.load(std::memory_order_seq_cst));
+  if (word.state != ObjectState::dying) return;
+  for (std::uint32_t side = 0; side < object.sides(); ++side) {
+    if (!holds_of(*object.header, side).empty()) return;
+  }
+  if (arena_.transfer(object.ref, arena::kNobody, me_)) arena_.free(object.ref);
 }
 
 // ---- frames
@@ -227,9 +243,8 @@ bool Objects::bury(OwnerId dead, BuryFn bury_in) noexcept {
   arena_.sweep(dead);
   bool to_collect = false;
   for_each_object([&](const ObjectPlace& object) {
-    const ObjectWord word = ObjectWord::unpack(object.header->word.load(std::memory_order_seq_cst));
-    // Whoever ended it died before it could free it.
-    if (word.state == ObjectState::dying) return free_object(object.ref);
+    // Whoever ended it may have died before it could free it.
+    free_if_over(object);
     bool held = false;
     for (std::uint32_t side = 0; side < object.sides(); ++side) {
       held = holds_of(*object.header, side).has(dead.slot) || held;
@@ -289,7 +304,9 @@ bool Objects::collect() noexcept {
     for (std::uint32_t side = 0; side < object.sides(); ++side) {
       if ((named >> side & 1U) != 0) continue;
       // What ends one side is no move, so that both may end in one round.
-      unclear = end_side(object, side, &seen) == Ending::collect || unclear;
+      holds_of(*object.header, side).set(me_.slot);
+      unclear = end_side(object, side, seen) == Ending::unclear || unclear;
+      let_go(object, side, me_.slot);
     }
   });
   for_each_frame([&](const FramePlace& frame, OwnerId owner) {

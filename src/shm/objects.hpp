@@ -27,7 +27,7 @@ struct ObjectPlace {
   ObjectHeader* header = nullptr;      // nullptr: there is none (any more)
   ObjectKind kind = ObjectKind::none;  // as read once; header and body fit into the block
   std::span<std::byte> body;
-  int error = 0;  // of make(): why not, an errno value
+  int error = 0;  // why there is none, if the system refused; an errno value
   [[nodiscard]] std::uint32_t sides() const noexcept {
     return static_cast<std::uint32_t>(sides_of(kind));
   }
@@ -79,8 +79,8 @@ class Objects {
 
   // A hold of `slot` (this member, or a child that it is about to start). False: it has ended.
   bool hold(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept;
-  // Takes a hold back. True: frames may still name this side, or have lain in what has ended now;
-  // ask the warden to collect.
+  // Takes a hold back. True: whether the side has ended is for the warden to say, since frames may
+  // name it, or frames lay in what has ended now; ask it to collect.
   bool release(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept;
   [[nodiscard]] static bool has_ended(const ObjectPlace& object, std::uint32_t side) noexcept;
   // Before a frame that names this side can be seen by others; the caller holds it.
@@ -117,10 +117,11 @@ class Objects {
   ObjectPlace as_object(BlockRef ref, std::span<std::byte> block) const noexcept;
   FramePlace as_frame(BlockRef ref, std::span<std::byte> block) const noexcept;
   Arena::Allocation allocate(std::size_t bytes, bool zeroed) noexcept;
-  enum class Ending : std::uint8_t { kept, ended, collect };
-  Ending end_side(const ObjectPlace& object, std::uint32_t side,
-                  const ObjectWord* as_seen) noexcept;
-  void free_object(BlockRef ref) noexcept;
+  enum class Ending : std::uint8_t { kept, ended, unclear };
+  static std::uint64_t count_move(ObjectHeader& header) noexcept;
+  Ending end_side(const ObjectPlace& object, std::uint32_t side, const ObjectWord& seen) noexcept;
+  bool let_go(const ObjectPlace& object, std::uint32_t side, std::uint16_t slot) noexcept;
+  void free_if_over(const ObjectPlace& object) noexcept;
   bool name_what_frames_name() noexcept;
 
   OwnerId me_;

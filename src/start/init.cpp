@@ -73,6 +73,7 @@ void init(const InitOptions& options) {
                      "before threads are made, or accept it with .allow_threads = true");
   }
   start::record() = {options, detail::thunk_count(), sys::executable_memory()};
+  if (options.arena_limit_bytes) warden::Family::limit_objects(*options.arena_limit_bytes);
   start::flush_streams();
   warden::Family::found_with_nursery(start::be_born, threads > 1);
 }

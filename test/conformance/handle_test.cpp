@@ -164,6 +164,21 @@ TEST_P(HandleTest, ATaskKeepsItsArgumentsAlive) {
   for (std::uint64_t i = 0; i < 50; ++i) EXPECT_EQ(futures[i].get(), i);
 }
 
+TEST_P(HandleTest, WhatIsMovedIntoATaskIsTheTasks) {
+  Pool pool(with(1));
+  const SharedWord done(0);
+  const std::size_t before = blocks();
+  std::optional<SharedWord> moved(SharedWord(5));
+  std::optional<SharedWord> copied(SharedWord(6));
+  pool.submit(
+          [](const std::optional<SharedWord>& a, const std::optional<SharedWord>& b) {
+            if (a->word().load() + b->word().load() != 11) std::abort();
+          },
+          std::move(moved), copied)
+      .get();
+  EXPECT_TRUE(come_to(before + 1)) << "the one that was copied is still held here";
+}
+
 TEST_P(HandleTest, TasksReturnThem) {
   Pool pool(with(2));
   const SharedWord first = pool.submit([] { return SharedWord(9); }).get();

@@ -122,6 +122,15 @@ struct CallJob<F, TypeList<Wires...>> {
   }
 };
 
+// A handle that is moved into a call is the call's: the end of a pipe must not stay open for a
+// variable that nobody will use again.
+template <bool has_handles, class Arg>
+void give_up(Arg&& arg) {
+  if constexpr (has_handles && !std::is_lvalue_reference_v<Arg> && !std::is_const_v<Arg>) {
+    [[maybe_unused]] const std::decay_t<Arg> taken(std::forward<Arg>(arg));
+  }
+}
+
 // The job of a call with these arguments, with the conversions to f's parameters.
 template <class F, class... Args>
 struct Call {
@@ -136,7 +145,10 @@ struct Call {
     static_assert(sendable);
 
     static TaskTicket submit(PoolCore& core, TaskSpec& spec, const F& f, Args&&... args) {
-      return Job::submit(core, spec, f, Wires::prepare(std::forward<Args>(args))...);
+      const TaskTicket task =
+          Job::submit(core, spec, f, Wires::prepare(std::forward<Args>(args))...);
+      (give_up<Wires::carries_handles>(std::forward<Args>(args)), ...);
+      return task;
     }
   };
   static_assert(callable);
