@@ -313,7 +313,14 @@ class PoolCaller final : public detail::PoolCore {
     birth.kind = warden::MemberKind::supervisor;
     birth.descriptors = descriptors;
     birth.preparation = start::prepare({});
-    start::Born born = start::bear(std::move(birth), pool::send_supervisor(order));
+    start::Born born;
+    try {
+      born = start::bear(std::move(birth), pool::send_supervisor(order));
+    } catch (...) {
+      // It may live, and only its answer not have come.
+      pool::raise_order(view_, PoolOrder::kill);
+      throw;
+    }
     thunks_at_start_ = std::min(born.thunks, detail::thunk_count());
     code_at_start_ = start::code_at_init();
     if (method == StartMethod::spawn) addresses_ = detail::Addresses::of_its_own;

@@ -154,7 +154,11 @@ void announce_unheard(int pid, int pidfd, shm::OwnerId owner) noexcept {
   said.parent_pid = sys::process_id();
   said.owner = owner;
   said.has_owner = 1;
-  sys::send_packet(family->socket(), std::as_bytes(std::span(&said, 1)), pidfd, true);
+  constexpr int kTries = 3;
+  for (int i = 0; i < kTries; ++i) {
+    const auto bytes = std::as_bytes(std::span(&said, 1));
+    if (sys::send_packet(family->socket(), bytes, pidfd, true) == 0) return;
+  }
 }
 
 std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) noexcept {

@@ -64,7 +64,8 @@ void init(const InitOptions& options) {
   const warden::Family* family = warden::Family::current();
   if (family != nullptr) {
     if (family->has_nursery()) return;
-    throw StartError("brood: init() has to be called before the first pool or process is started");
+    throw StartError(
+        "brood: init() has to be called before the first pool, process or shared object is made");
   }
   const int threads = sys::thread_count();
   if (threads > 1 && !options.allow_threads) {

@@ -19,6 +19,7 @@ namespace {
 
 // How often it is looked whether the warden, which would answer, is there at all.
 constexpr std::int64_t kLookUpNs = 200'000'000;
+constexpr std::int64_t kPauseNs = 1'000'000;
 // How many names are looked at whenever one is made: more than one, so that those that others
 // removed can't pile up.
 constexpr std::size_t kLookAfter = 4;
@@ -155,12 +156,17 @@ namespace {
 int await_answer(const ObjectSpace& family, const sys::Fd& line) noexcept {
   for (;;) {
     const int readable = sys::becomes_readable(line.get(), sys::now_ns() + kLookUpNs);
-    if (readable == 1) {
+    // Also if the system refuses to wait: the answer comes all the same.
+    if (readable != 0) {
       NameAnswer answer;
       sys::Fd unused;
       const long length =
           sys::receive_packet(line.get(), std::as_writable_bytes(std::span(&answer, 1)), unused);
-      if (length == -EAGAIN) continue;
+      if (length == -EAGAIN) {
+        if (family.warden_lost()) return -EPIPE;
+        if (readable < 0) sys::sleep_ns(kPauseNs);
+        continue;
+      }
       if (length == sizeof answer) return -answer.error;
       if (length < 0 && !family.warden_lost()) return static_cast<int>(length);
       // It closed the line: it ended, or could not even take it.
@@ -168,7 +174,6 @@ int await_answer(const ObjectSpace& family, const sys::Fd& line) noexcept {
     }
     // Somebody may have copied the other end of the line and keep it open.
     if (family.warden_lost()) return -EPIPE;
-    if (readable < 0) return readable;
   }
 }
 

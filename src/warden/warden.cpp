@@ -37,6 +37,8 @@ constexpr std::int64_t kCollectAfterNs = 20'000'000;
 // Idle memory of theirs goes back; after the last sign of use it is looked for so often more.
 constexpr std::int64_t kTrimAfterNs = 1'000'000'000;
 constexpr int kTrims = 4;
+// After news that may have been lost, those are looked for whom the family has and we don't.
+constexpr std::int64_t kAuditAfterNs = 100'000'000;
 
 struct Member {
   Announcement said;
@@ -135,6 +137,7 @@ class Warden {
       if (length == -EAGAIN) return;
       if (length <= 0) {
         if (length == 0 || length == -EMSGSIZE) continue;  // nobody of ours says that
+        audit_soon();
         return;
       }
       if (length == sizeof(NameMessage)) {
@@ -214,6 +217,8 @@ class Warden {
     bury_claims_of(said.pid);
     if (said.has_owner != 0) bury_owner(said.owner);
     if (said.kind == MemberKind::host) host_gone_ = true;
+    // It may have had children that it could not tell us of.
+    audit_soon();
     for (std::size_t i = 0; i < used_; ++i) {
       Member& other = members_[i];
       if (other.pidfd && other.said.parent_pid == said.pid && other.ends_with_parent()) {
@@ -244,6 +249,39 @@ class Warden {
     }
   }
 
+  void audit_soon() noexcept {
+    if (audit_at_ns_ == 0) audit_at_ns_ = sys::now_ns() + kAuditAfterNs;
+  }
+
+  // Members whose announcement never came, by what the owner table says of them.
+  void audit() noexcept {
+    for (std::size_t i = 0; i < owners_.size(); ++i) {
+      const auto slot = static_cast<std::uint16_t>(i);
+      const shm::OwnerWord word = owners_.look(slot);
+      const bool is_used = word.state != shm::OwnerState::free && slot > shm::kWardenSlot;
+      if (!is_used || word.pid <= 0 || is_known({slot, word.epoch})) continue;
+      sys::Fd pidfd(sys::open_pidfd(word.pid));
+      if (pidfd.get() == -ESRCH) {
+        bury_owner({slot, word.epoch});
+      } else if (pidfd && word.state == shm::OwnerState::live) {
+        // Whoever it is: nothing but its own end ends it.
+        Announcement said;
+        said.pid = word.pid;
+        said.owner = {slot, word.epoch};
+        said.has_owner = 1;
+        enlist(said, std::move(pidfd));
+      }
+    }
+  }
+
+  [[nodiscard]] bool is_known(shm::OwnerId owner) const noexcept {
+    for (std::size_t i = 0; i < used_; ++i) {
+      const Member& member = members_[i];
+      if (member.pidfd && member.said.has_owner != 0 && member.said.owner == owner) return true;
+    }
+    return false;
+  }
+
   void collect_soon() noexcept {
     if (collect_at_ns_ == 0) collect_at_ns_ = sys::now_ns() + kCollectAfterNs;
     trims_left_ = kTrims;
@@ -251,6 +289,10 @@ class Warden {
 
   void look_after_objects() noexcept {
     const std::int64_t now = sys::now_ns();
+    if (audit_at_ns_ != 0 && now >= audit_at_ns_) {
+      audit_at_ns_ = 0;
+      audit();
+    }
     if (collect_at_ns_ != 0 && now >= collect_at_ns_) {
       collect_at_ns_ = objects_.collect() ? now + kCollectAfterNs : 0;
       custody_.drop_ended(objects_);
@@ -324,6 +366,7 @@ class Warden {
   [[nodiscard]] std::int64_t next_look_ns() const noexcept {
     std::int64_t next = unheard_ > 0 ? sys::now_ns() + kLookAfterNs : sys::kForever;
     if (collect_at_ns_ != 0) next = collect_at_ns_ < next ? collect_at_ns_ : next;
+    if (audit_at_ns_ != 0) next = audit_at_ns_ < next ? audit_at_ns_ : next;
     if (trim_at_ns_ != 0) next = trim_at_ns_ < next ? trim_at_ns_ : next;
     for (std::size_t i = 0; i < used_; ++i) {
       const Member& member = members_[i];
@@ -365,6 +408,7 @@ class Warden {
   shm::Objects objects_;
   Custody custody_;
   std::int64_t collect_at_ns_ = 0;  // 0: nothing to collect
+  std::int64_t audit_at_ns_ = 0;    // 0: nobody to look for
   std::int64_t trim_at_ns_ = 0;     // 0: no memory to give back
   int trims_left_ = 0;
 };

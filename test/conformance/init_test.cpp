@@ -118,6 +118,11 @@ TEST(InitTest, AfterThePoolItIsTooLate) {
   EXPECT_NE(error_of([] { init(); }).find("before the first pool"), std::string::npos);
 }
 
+TEST(InitTest, AfterASharedObjectToo) {
+  const Lock lock;
+  EXPECT_NE(error_of([] { init(); }).find("shared object"), std::string::npos);
+}
+
 TEST(InitTest, ALimitOnSharedMemoryHoldsForEveryPool) {
   const HostRun run = run_host([] {
     init({.arena_limit_bytes = std::size_t{8} << 20, .huge_pages = true});

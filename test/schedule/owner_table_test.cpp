@@ -24,7 +24,10 @@ bool live_and_die(Scene& scene, Table& table, shm::OwnerTable& owners, int pid) 
   table.belongings[id->slot].write(pid);
   scene.require(owners.life(id->slot).word.load(std::memory_order_relaxed) == 0,
                 "the former tenant's mark");
+  scene.require(owners.life(id->slot).note.load(std::memory_order_relaxed) == 0,
+                "the former tenant's note");
   owners.life(id->slot).word.store(sys::kFutexOwnerDied, std::memory_order_relaxed);
+  owners.life(id->slot).note.store(1, std::memory_order_relaxed);
   scene.require(owners.settle(*id, pid + 100), "settle");
   scene.require(!owners.settle(*id, pid + 100), "settled twice");
   scene.require(owners.mark_dead(*id), "mark_dead");
