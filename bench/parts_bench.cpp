@@ -78,7 +78,7 @@ void closure_check(benchmark::State& state) {
   const long number = state.range(0);
   const auto closure = [number] { return number; };
   using Codec = brood::detail::CallableCodec<std::remove_const_t<decltype(closure)>>;
-  for (auto _ : state) Codec::check(closure);
+  for (auto _ : state) Codec::check(closure, brood::detail::Addresses::of_a_copy);
 }
 BENCHMARK(closure_check)->Arg(7)->Arg(123'456'789'012);
 
