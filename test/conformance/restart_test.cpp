@@ -486,7 +486,7 @@ TEST_P(RestartTest, OptionsHoldForEachOfThem) {
   with.nice = 7;
   with.env = {{{"ONLY", "this one"}}};
   with.cwd = std::filesystem::path(path()).parent_path();
-  with.rlimits = {{Resource::open_files, 15, 15}, {Resource::processes, 0}};
+  with.rlimits = {{Resource::open_files, 32, 32}, {Resource::processes, 0}};
   with.out = Output::capture;
   const auto look = [](const std::string& path, const std::string& folder) {
     record(path, 1);
@@ -495,7 +495,7 @@ TEST_P(RestartTest, OptionsHoldForEachOfThem) {
     getrlimit(RLIMIT_NOFILE, &files);
     getrlimit(RLIMIT_NPROC, &processes);
     const char* only = std::getenv("ONLY");
-    const bool right = getpriority(PRIO_PROCESS, 0) == 7 && files.rlim_max == 15 &&
+    const bool right = getpriority(PRIO_PROCESS, 0) == 7 && files.rlim_max == 32 &&
                        processes.rlim_max == 0 && only != nullptr &&
                        std::getenv("PATH") == nullptr && std::filesystem::current_path() == folder;
     std::printf("%s %zu\n", right ? "right" : "wrong", recorded(path).size());
