@@ -78,7 +78,9 @@ class ArenaCrashTest : public testing::Test {
     ASSERT_TRUE(survivor_.is_valid(&why)) << why;
   }
 
-  // No block and no claim is left, and all the memory goes back.
+  // No block and no claim is left, and all the memory goes back; but for slot words at which each
+  // of the processes may have looked while another retired their slab: they go with the next life
+  // there.
   void expect_empty() {
     expect_valid();
     Arena::Stats stats = survivor_.stats();
@@ -89,7 +91,9 @@ class ArenaCrashTest : public testing::Test {
     stats = survivor_.stats();
     ASSERT_EQ(stats, Arena::Stats{});
     const std::size_t records = (region_.payload_bytes / kPage * 16 + 4095) / 4096 * 4096;
-    ASSERT_LE(static_cast<std::size_t>(sys::memory_in_use(file_.get())), 2 * 4096 + records);
+    constexpr std::size_t kLateLookers = 4;
+    ASSERT_LE(static_cast<std::size_t>(sys::memory_in_use(file_.get())),
+              (1 + kLateLookers) * 4096 + records);
   }
 
   sys::Fd file_;
