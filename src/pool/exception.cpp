@@ -3,6 +3,7 @@
 #include <cxxabi.h>
 
 #include <any>
+#include <array>
 #include <functional>
 #include <memory>
 #include <new>
@@ -74,8 +75,8 @@ Known system_error_entry() {
 }
 
 // The kind of an encoded exception is 1 + its place here.
-const std::vector<Known>& known_types() {
-  static const std::vector<Known> all = {
+const auto& known_types() {
+  static const auto all = std::to_array<Known>({
       by_text<std::logic_error>(),
       by_text<std::invalid_argument>(),
       by_text<std::domain_error>(),
@@ -102,12 +103,12 @@ const std::vector<Known>& known_types() {
       by_text<NotSendable>(true),
       by_text<ArenaFull>(true),
       by_text<StaleHandle>(true),
-  };
+  });
   return all;
 }
 
 std::uint8_t kind_of(const std::type_info& type, bool from_user) {
-  const std::vector<Known>& all = known_types();
+  const auto& all = known_types();
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (*all[i].type == type && !(all[i].ours && from_user)) {
       return static_cast<std::uint8_t>(i + 1);
@@ -180,7 +181,7 @@ void throw_encoded(std::span<const std::byte> bytes, RemoteInfo info) {
   reader.expect_end();
   info.type_name = encoded.type_name;
   info.worker_pid = encoded.worker_pid;
-  const std::vector<Known>& all = known_types();
+  const auto& all = known_types();
   if (encoded.kind > all.size()) throw DecodeError("a task ended with an unknown kind of error");
   if (encoded.kind == kRemote) throw RemoteError(encoded.what, std::move(info));
   all[encoded.kind - 1U].rethrow(encoded, std::move(info));

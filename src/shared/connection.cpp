@@ -27,6 +27,10 @@ using shm::Objects;
 static_assert(kSmallMessage == channel::kInlineBytes);
 static_assert(Connection::kKind == static_cast<std::uint32_t>(shm::ObjectKind::pipe));
 
+// At this scope, so that its destructor is registered before there are threads: the C library's
+// list of exit handlers must not be changed while another thread forks.
+const ObjectHandle kNoHandle;
+
 // Of larger messages so many bytes may be on their way that it is worth to look how many are.
 constexpr std::size_t kCountedBytes = std::size_t{64} << 10U;
 
@@ -327,8 +331,7 @@ Connection::Connection(detail::ObjectHandle handle)
     : end_(handle ? detail::PipeEnd::of(std::move(handle)) : nullptr) {}
 
 const detail::ObjectHandle& Connection::object_handle() const noexcept {
-  static const detail::ObjectHandle none;
-  return end_ != nullptr ? end_->handle() : none;
+  return end_ != nullptr ? end_->handle() : detail::kNoHandle;
 }
 
 void Connection::throw_closed() {

@@ -39,21 +39,24 @@ std::atomic<Children*> the_children{nullptr};
 
 void end_all_at_exit();
 
+Children* mine_or_null(Children* list) noexcept {
+  return list != nullptr && list->token == sys::process_token() ? list : nullptr;
+}
+
 Children* children_if_any() noexcept {
-  Children* children = the_children.load(std::memory_order_acquire);
-  return children != nullptr && children->token == sys::process_token() ? children : nullptr;
+  return mine_or_null(the_children.load(std::memory_order_acquire));
 }
 
 Children& children() {
-  if (Children* mine = children_if_any()) return *mine;
+  Children* found = the_children.load(std::memory_order_acquire);
+  if (Children* mine = mine_or_null(found)) return *mine;
   auto fresh = std::make_unique<Children>();
-  fresh->inherited = the_children.load(std::memory_order_acquire);
-  Children* expected = fresh->inherited;
-  if (the_children.compare_exchange_strong(expected, fresh.get())) {
-    std::atexit(end_all_at_exit);
-    return *fresh.release();
-  }
-  return *expected;
+  fresh->inherited = found;
+  // Only what was seen not to be ours is replaced: another thread may just have made ours.
+  if (!the_children.compare_exchange_strong(found, fresh.get())) return *found;
+  // It fails for want of memory only: then the end of this process waits for no child.
+  static_cast<void>(sys::at_exit(end_all_at_exit));
+  return *fresh.release();
 }
 
 void forget(const Child& child) noexcept {
