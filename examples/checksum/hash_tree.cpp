@@ -77,10 +77,10 @@ class Run {
   }
 
   void collect() {
-    const auto done = std::stable_partition(submitted_.begin(), submitted_.end(),
-                                            [](const Submitted& s) { return !s.future.ready(); });
-    std::for_each(done, submitted_.end(), [this](Submitted& s) { collect(s); });
-    submitted_.erase(done, submitted_.end());
+    for (Submitted& s : submitted_) {
+      if (s.future.ready()) collect(s);
+    }
+    std::erase_if(submitted_, [](const Submitted& s) { return !s.future.valid(); });
   }
 
   void collect(Submitted& submitted) {

@@ -499,7 +499,8 @@ TEST_P(PipeTest, TasksOfPoolsUseThem) {
 // ---- several at one end
 
 void send_numbers(Connection end, int base, int count) {
-  for (int i = 0; i < count; ++i) end.send(std::pair(base + i, std::string(i % 97, 'x')));
+  for (int i = 0; i < count; ++i)
+    end.send(std::pair(base + i, std::string(static_cast<std::size_t>(i % 97), 'x')));
 }
 
 TEST_P(PipeTest, SeveralSendersAndReceiversShareAnEndAndNothingIsTornLostOrDoubled) {
@@ -519,7 +520,7 @@ TEST_P(PipeTest, SeveralSendersAndReceiversShareAnEndAndNothingIsTornLostOrDoubl
       try {
         for (;;) {
           const auto [number, text] = end.recv<std::pair<int, std::string>>();
-          EXPECT_EQ(text, std::string(number % 1000 % 97, 'x'));
+          EXPECT_EQ(text, std::string(static_cast<std::size_t>(number % 1000 % 97), 'x'));
           got[r].push_back(number);
         }
       } catch (const Closed&) {

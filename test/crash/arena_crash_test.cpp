@@ -23,7 +23,6 @@ namespace {
 
 constexpr std::size_t kPage = arena::kPageBytes;
 constexpr OwnerId kSurvivor{100, 1};
-constexpr OwnerId kVictim{200, 2};
 
 // A region, and beside it a page where processes hand references to one another.
 class ArenaCrashTest : public testing::Test {

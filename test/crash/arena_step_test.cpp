@@ -181,7 +181,7 @@ class MemoryMap {
   }
   [[nodiscard]] bool has(std::size_t block) const { return has_[block]; }
   [[nodiscard]] long bytes() const {
-    return static_cast<long>(std::count(has_.begin(), has_.end(), true) * kBlock);
+    return std::count(has_.begin(), has_.end(), true) * static_cast<long>(kBlock);
   }
 
  private:

@@ -90,7 +90,7 @@ TEST(KernelTest, APointerIsNotAcceptedBecauseTheMapOfMemoryCannotBeRead) {
   // Of a fresh program each, which has no map from before.
   for (const auto& [call, error] : {std::pair("openat", EMFILE), std::pair("openat", EACCES),
                                     std::pair("read", EIO), std::pair("read", ENOMEM)}) {
-    const HostRun run = run_host([call = call, error = error] {
+    const HostRun run = run_host([call, error] {
       int local = 1;
       Pool pool(forked_pool(1));
       const FaultyKernel kernel;
@@ -147,8 +147,7 @@ TEST(KernelTest, WhatIsOnlyAnImprovementMayBeMissing) {
         std::pair(SYS_get_robust_list, EPERM), std::pair(SYS_madvise, EINVAL),
         std::pair(SYS_mincore, ENOSYS), std::pair(SYS_sched_getaffinity, EPERM),
         std::pair(SYS_prlimit64, EPERM), std::pair(SYS_sched_yield, EPERM)}) {
-    const HostRun run =
-        run_host([call = call, error = error] { return use_everything_without(call, error); });
+    const HostRun run = run_host([call, error] { return use_everything_without(call, error); });
     EXPECT_EQ(run.end, "exit 0") << "without call number " << call;
   }
 }
@@ -159,7 +158,7 @@ TEST(KernelTest, WhatIsNeededAndMissingIsATypedError) {
         std::pair(SYS_pidfd_open, ENOSYS), std::pair(SYS_memfd_create, ENOSYS),
         std::pair(SYS_socketpair, EPERM), std::pair(SYS_epoll_create1, EMFILE),
         std::pair(SYS_fallocate, EOPNOTSUPP)}) {
-    const HostRun run = run_host([call = call, error = error] {
+    const HostRun run = run_host([call, error] {
       the_missing_call = call;
       the_missing_error = error;
       sys::replace_kernel(one_call_is_missing);

@@ -89,7 +89,8 @@ struct ValueWire {
     static_assert(std::is_convertible_v<Arg&&, Prepared<Arg>>,
                   "brood: this argument does not convert to the function's parameter by itself, as "
                   "in an ordinary call: convert it where you submit");
-    return std::forward<Arg>(arg);
+    // The caller's conversion, not ours: a compiler that warns of it would point here.
+    return static_cast<Prepared<Arg>>(std::forward<Arg>(arg));
   }
   static std::size_t end_after(std::size_t begin, const T& value) {
     if constexpr (has_fixed_size<T>) {

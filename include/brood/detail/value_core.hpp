@@ -55,8 +55,7 @@ class WideUpdate {
 // f changes its argument, or returns what it is to become.
 template <class F, class T>
 T call_update(F& f, const T& old) {
-  static_assert(std::invocable<F&, T&> || std::invocable<F&, const T&>,
-                "brood: update() takes a function of a T& or a const T&");
+  static_assert(std::invocable<F&, T&>, "brood: update() takes a function of a T& or a const T&");
   T value = old;
   if constexpr (std::is_void_v<std::invoke_result_t<F&, T&>>) {
     std::invoke(f, value);
