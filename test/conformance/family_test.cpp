@@ -3,11 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <barrier>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <filesystem>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "brood/brood.hpp"
@@ -117,6 +121,35 @@ TEST_P(FamilyTest, ActiveChildrenAreThoseThatHaveNotEnded) {
   EXPECT_TRUE(active_children().empty());
   children[0].terminate();
   children[0].kill();
+}
+
+// In hosts of their own, since only the first of a program make the list.
+TEST_P(FamilyTest, ThreadsThatStartTheirFirstChildrenAtOnceShareOneList) {
+  constexpr int kThreads = 4;
+  for (int round = 0; round < 20; ++round) {
+    const HostRun run = run_host([this] {
+      std::barrier together(kThreads);
+      std::atomic<int> started{0};
+      std::vector<std::jthread> threads;
+      for (int t = 0; t < kThreads; ++t) {
+        threads.emplace_back([&] {
+          Process p(options(), wait_at_gate, path("gate"));
+          together.arrive_and_wait();
+          p.start();
+          ++started;
+          p.join();
+        });
+      }
+      wait_until([&] { return started == kThreads; });
+      const std::size_t found = active_children().size();
+      open_gate(path("gate"));
+      threads.clear();
+      HOST_CHECK(found == kThreads);
+      return 0;
+    });
+    ASSERT_EQ(run.end, "exit 0") << run.out;
+    std::filesystem::remove(path("gate"));
+  }
 }
 
 TEST_P(FamilyTest, AtTheNextCallThereAreNoZombiesThoughNobodyJoins) {

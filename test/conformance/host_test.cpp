@@ -336,7 +336,7 @@ TEST(HostTest, SoFewDescriptorsThatNothingCanStartIsATypedError) {
   }
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef BROOD_SANITIZED
 TEST(HostTest, AGibibyteOfAddressSpaceIsEnough) {
   expect_fine([] {
     limit(RLIMIT_AS, rlim_t{1} << 30);
@@ -635,7 +635,7 @@ TEST(HostTest, AnIdlePoolUsesNoProcessorTime) {
 }
 
 // Shadow memory would count as the worker's.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef BROOD_SANITIZED
 TEST(HostTest, AnIdleWorkerHasLessThanAMebibyteOfItsOwn) {
   Host host([] {
     const std::vector<char> loaded_before(std::size_t{64} << 20, 'x');

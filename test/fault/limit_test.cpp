@@ -134,7 +134,7 @@ TEST(LimitTest, AtEachNumberOfProcesses) {
   });
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef BROOD_SANITIZED
 // The field of /proc/self/statm, in bytes.
 rlim_t memory_now(int field) {
   std::ifstream in("/proc/self/statm");

@@ -18,7 +18,7 @@
 #include "support/time.hpp"
 #include "warden/family.hpp"
 
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef BROOD_SANITIZED
 // Deaths by signal are to be what the kernel says, not what the sanitizer makes of them.
 extern "C" const char* __asan_default_options() {
   return "detect_stack_use_after_return=1:handle_segv=0:handle_sigbus=0:handle_abort=0:"
@@ -113,10 +113,8 @@ void mark_this_program(char** argv) {
 
 // ThreadSanitizer starts a thread of its own with the program's first one; no test is to blame.
 void start_the_threads_of_tools() {
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
+#ifdef BROOD_SANITIZED
   std::thread([] {}).join();
-#endif
 #endif
 }
 

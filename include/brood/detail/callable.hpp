@@ -141,6 +141,15 @@ consteval void require_callable() {
   }
 }
 
+// Whether zeros make an F in a constant expression: then it holds no pointer and no reference.
+template <class F>
+consteval bool made_of_zeros() {
+  static_cast<void>(std::bit_cast<F>(std::array<std::byte, sizeof(F)>{}));
+  return true;
+}
+template <class F>
+concept MadeOfNumbers = requires { typename std::bool_constant<made_of_zeros<F>()>; };
+
 // How many bytes a callable takes, how they are written, and how a worker gets it back. Blocks of
 // bound values come from `place(blob)`.
 template <class F>
@@ -149,7 +158,7 @@ struct CallableCodec {
 
   // Throws NotSendable before anything was changed.
   static void check(const F& f, Addresses there) {
-    if constexpr (!std::is_empty_v<F>) {
+    if constexpr (worth_a_look) {
       std::array<std::byte, sizeof(F)> copy = plain_bytes(f);
       refuse_private_pointers(copy, type_name<F>(), alignof(F), there);
     }
@@ -180,19 +189,20 @@ struct CallableCodec {
   static const void* function(const F& /*f*/) { return nullptr; }
 
  private:
-  // With zeros where the type has padding: what a compiler left there may look like a pointer.
-  static std::array<std::byte, sizeof(F)> plain_bytes(const F& f) {
-    std::array<std::byte, sizeof(F)> bytes;
+// What a compiler left in the padding of a closure may look like a pointer. One that does not tell
+// where that is has only those looked through, padding and all, that can hold a pointer.
 #if __has_builtin(__builtin_clear_padding)
-    alignas(F) std::array<std::byte, sizeof(F)> copy;
-    std::memcpy(copy.data(), &f, sizeof(F));
-    __builtin_clear_padding(reinterpret_cast<F*>(copy.data()));
-    bytes = copy;
+  static constexpr bool worth_a_look = !std::is_empty_v<F>;
+  static void clear_padding(F* f) { __builtin_clear_padding(f); }
 #else
-    std::memcpy(bytes.data(), &f, sizeof(F));
-    // Without knowing the padding, only a type without any can be looked through.
-    if constexpr (!std::has_unique_object_representations_v<F>) return {};
+  static constexpr bool worth_a_look = !std::is_empty_v<F> && !MadeOfNumbers<F>;
+  static void clear_padding(F* /*f*/) {}
 #endif
+
+  static std::array<std::byte, sizeof(F)> plain_bytes(const F& f) {
+    alignas(F) std::array<std::byte, sizeof(F)> bytes;
+    std::memcpy(bytes.data(), &f, sizeof(F));
+    clear_padding(reinterpret_cast<F*>(bytes.data()));
     return bytes;
   }
 };
