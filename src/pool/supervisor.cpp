@@ -187,10 +187,15 @@ class Supervisor {
     tenant.state = TenantState::dying;
   }
 
-  // Not reaped yet, so its number is still its own, and its group's.
+  // Not reaped yet, so its number is still its own, and its group's. What it had the warden make
+  // for it is not of its group.
   void end_group(const Tenant& tenant) const noexcept {
     sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
     sys::kill_group(tenant.pid);
+    warden::Announcement said;
+    said.request = warden::Request::end_children;
+    said.parent_pid = tenant.pid;
+    sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), -1, false);
   }
 
   // What the crash handler wrote, if it did: input.
@@ -348,8 +353,6 @@ class Supervisor {
                              *id,
                              member,
                              sys::process_id(),
-                             reinterpret_cast<std::byte*>(start_.family),
-                             sizeof *start_.family,
                              start_.fd_limit,
                              start_.process_name};
     sys::Fd pidfd;
@@ -655,9 +658,10 @@ void clear_desk(shm::WorkerDesk& desk) noexcept {
 void supervisor_main(const SupervisorStart& start) noexcept {
   handler_control.store(&start.view.shared().control, std::memory_order_relaxed);
   asked_to_end.store(false, std::memory_order_relaxed);
-  const warden::ObjectSpace* const space = warden::ObjectSpace::inherited();
-  const std::array keep = {start.segment_fd, start.warden_socket,
-                           space != nullptr ? space->segment_fd() : -1};
+  // The rest is for the workers, which may want to start processes of their own.
+  const warden::Family& family = *warden::Family::inherited();
+  const std::array keep = {start.segment_fd, start.warden_socket, family.segment_fd(),
+                           family.objects_fd(), family.warden_pidfd()};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,

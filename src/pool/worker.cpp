@@ -24,7 +24,7 @@
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
-#include "warden/object_space.hpp"
+#include "warden/family.hpp"
 
 namespace brood::pool {
 
@@ -364,9 +364,9 @@ void worker_main(const WorkerStart& start) noexcept {
   // The supervisor may have died before that took effect.
   if (sys::parent_id() != start.supervisor_pid) sys::exit_now(0);
 
-  warden::ObjectSpace* const space = warden::ObjectSpace::inherited();
-  const std::array keep = {start.segment_fd, space != nullptr ? space->segment_fd() : -1,
-                           space != nullptr ? space->socket() : -1};
+  const warden::Family& family = *warden::Family::inherited();
+  const std::array keep = {start.segment_fd, family.segment_fd(), family.objects_fd(),
+                           family.socket(), family.warden_pidfd()};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,
@@ -379,9 +379,8 @@ void worker_main(const WorkerStart& start) noexcept {
   for (const Zone& zone : {geometry.caller_zone, geometry.supervisor_zone}) {
     if (sys::make_read_only(start.view.at(zone.offset), zone.bytes) < 0) sys::exit_now(1);
   }
-  sys::make_read_only(start.family_base, start.family_bytes);
-  warden::ObjectSpace::enter_worker(start.member.value_or(shm::OwnerId{}),
-                                    start.member.has_value());
+  warden::Family::remain_in_worker(start.member.value_or(shm::OwnerId{}),
+                                   start.member.has_value());
 
   crash_pid = sys::process_id();
   crash_desk = &start.view.desk(start.me.slot);

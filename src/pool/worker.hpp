@@ -16,8 +16,6 @@ struct WorkerStart {
   shm::OwnerId me;
   std::optional<shm::OwnerId> member;  // its place in the family, if there was one
   int supervisor_pid = 0;
-  std::byte* family_base = nullptr;  // the family's segment, which workers only read
-  std::size_t family_bytes = 0;
   std::uint64_t fd_limit = 0;  // soft limit on descriptors
   const char* process_name = "";
 };

@@ -83,10 +83,23 @@ Family& Family::join() {
       the_family.store(family, std::memory_order_release);
     }
   }
-  if (family->warden_lost()) {
+  family->require_usable();
+  return *family;
+}
+
+void Family::require_usable() {
+  if (warden_lost()) {
     throw FamilyBroken("the warden of this family of processes was killed; start the program anew");
   }
-  return *family;
+  if (!has_place_) {
+    throw StartError(
+        "brood: too many processes of this family are alive for this worker to start any");
+  }
+  if (is_protected_.load(std::memory_order_acquire)) {
+    sys::require(sys::make_writable(segment_.base(), segment_.size()),
+                 "opening the family's shared memory for writing");
+    is_protected_.store(false, std::memory_order_release);
+  }
 }
 
 Family& Family::found_with_nursery(BirthFn birth, bool copy_threads) {
@@ -211,6 +224,16 @@ void Family::remain_in_child(shm::OwnerId me) noexcept {
   if (family == nullptr) return;
   family->member_token_ = sys::process_token();
   family->space_.enter(me, family->socket_.get());
+}
+
+void Family::remain_in_worker(shm::OwnerId me, bool has_place) noexcept {
+  Family* family = the_family.load(std::memory_order_acquire);
+  if (family == nullptr) return;
+  family->member_token_ = sys::process_token();
+  family->has_place_ = has_place;
+  ObjectSpace::enter_worker(me, has_place);
+  const int error = sys::make_read_only(family->segment_.base(), family->segment_.size());
+  family->is_protected_.store(error == 0, std::memory_order_release);
 }
 
 void Family::disband() noexcept {

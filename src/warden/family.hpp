@@ -1,6 +1,7 @@
 // A process's membership in its family: the shared segment and the line to the warden.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -33,6 +34,9 @@ class Family {
   static Family* current() noexcept;
   // In a child that brood has started: it belongs to the parent's family.
   static void remain_in_child(shm::OwnerId me) noexcept;
+  // The same in a worker of a pool, which can't write the family's segment until it has to: the
+  // first join() opens it. Without a place in the family, join() throws.
+  static void remain_in_worker(shm::OwnerId me, bool has_place) noexcept;
   // The same in a child of the warden, to whose copy of the founder's memory this object belongs.
   // 0 or -errno.
   static int remain_in_newborn(shm::OwnerId me) noexcept;
@@ -61,6 +65,7 @@ class Family {
  private:
   Family() = default;
   void found(BirthFn birth, bool copy_threads);
+  void require_usable();
   void start_warden(const WardenStart& start, bool copy_threads);
 
   shm::Segment segment_;
@@ -70,6 +75,8 @@ class Family {
   sys::Fd warden_pidfd_;
   int warden_pid_ = 0;
   bool has_nursery_ = false;
+  bool has_place_ = true;
+  std::atomic<bool> is_protected_{false};
   std::uint64_t member_token_ = 0;  // of the process this object is valid in
   Family* inherited_ = nullptr;     // a parent's, kept reachable so that it is no leak
 };

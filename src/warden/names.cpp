@@ -194,7 +194,6 @@ void take_back(const sys::Fd& file, const char* name) noexcept {
 }  // namespace
 
 int give_name(const sys::Fd& file, std::string_view name) {
-  // Workers have no more of a family than this.
   if (ObjectSpace::current() == nullptr) Family::join();
   const ObjectSpace* family = ObjectSpace::current();
   if (family == nullptr || family->warden_lost()) throw_lost();
