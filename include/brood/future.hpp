@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "brood/detail/pool_core.hpp"
+#include "brood/result.hpp"
 
 namespace brood {
 
@@ -62,6 +63,30 @@ class [[nodiscard]] Future {
     return get_before(limit.time_since_epoch().count());
   }
 
+  // As get(), but what that would throw for the task is in the outcome. Interrupted is thrown.
+  Result<R> result() {
+    require_valid();
+    if (std::exception_ptr never = await_end()) {
+      release();
+      return Result<R>::of(0, [&]() -> R { std::rethrow_exception(never); });
+    }
+    return Result<R>::of(0, [this] { return take(); });
+  }
+
+  // Waits, and tells what get() will throw; nullptr if the task returned. Takes nothing away.
+  [[nodiscard]] std::exception_ptr exception() const {
+    require_valid();
+    if (std::exception_ptr never = await_end()) return never;
+    const detail::TaskReply reply = core_->reply(task_);
+    std::exception_ptr error;
+    try {
+      if (reply.kind != detail::TaskReply::Kind::value) core_->throw_reply(task_, reply, 0);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    return error;
+  }
+
   // Until the task has ended; throws as get() if it never will.
   void wait() const {
     require_valid();
@@ -88,6 +113,18 @@ class [[nodiscard]] Future {
   void require_valid() const {
     if (core_ == nullptr)
       throw Error("brood: get() was already called, or this future is empty or moved from");
+  }
+
+  // Not nullptr: it never will, because of this.
+  [[nodiscard]] std::exception_ptr await_end() const {
+    try {
+      core_->wait(task_, detail::kNoDeadline);
+    } catch (const Interrupted&) {
+      throw;
+    } catch (...) {
+      return std::current_exception();
+    }
+    return nullptr;
   }
 
   Optional get_before(detail::DeadlineNs deadline) {

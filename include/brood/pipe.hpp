@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -101,16 +102,17 @@ class Connection {
   Connection& operator=(Connection&&) noexcept = default;
   ~Connection() = default;
 
-  template <Sendable T>
+  // A string literal is sent as the std::string that it begins.
+  template <class T>
   void send(const T& value) {
     send_until(value, detail::kNoDeadline);
   }
   // False: there was no room in time, and nothing was sent.
-  template <Sendable T>
+  template <class T>
   [[nodiscard]] bool send_for(const T& value, std::chrono::nanoseconds limit) {
     return send_until(value, detail::deadline_after(limit));
   }
-  template <Sendable T>
+  template <class T>
   [[nodiscard]] bool try_send(const T& value) {
     return send_for(value, std::chrono::nanoseconds(0));
   }
@@ -176,6 +178,8 @@ class Connection {
   template <class T>
   bool send_until(const T& value, detail::DeadlineNs deadline);
   template <class T>
+  bool send_value(const T& value, detail::DeadlineNs deadline);
+  template <class T>
   std::optional<T> recv_until(detail::DeadlineNs deadline);
 
   std::shared_ptr<detail::PipeEnd> end_;
@@ -192,6 +196,16 @@ struct Codec<Connection> : HandleCodec<Connection> {};
 
 template <class T>
 bool Connection::send_until(const T& value, detail::DeadlineNs deadline) {
+  if constexpr (std::is_array_v<T> && std::is_same_v<std::remove_extent_t<T>, char>) {
+    return send_until(std::string(value), deadline);
+  } else {
+    detail::require_sendable<T>();
+    return send_value(value, deadline);
+  }
+}
+
+template <class T>
+bool Connection::send_value(const T& value, detail::DeadlineNs deadline) {
   constexpr std::uint64_t type = detail::type_id<T>();
   detail::PipeEnd& to = end();
   if constexpr (detail::may_carry_handles<T>()) {

@@ -12,6 +12,8 @@
 #include <ranges>
 #include <span>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,7 @@
 #include "brood/detail/call_job.hpp"
 #include "brood/detail/map_job.hpp"
 #include "brood/future.hpp"
+#include "brood/imap.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
@@ -132,16 +135,60 @@ class Pool {
   // Throws TimeoutError if MapOptions::timeout passes first.
   template <class F, std::ranges::input_range Range>
   auto map(F&& f, Range&& range, const MapOptions& options = {}) {
-    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>>;
-    detail::MapCall<Job> call(core_, f, options.chunk_size);
-    call.submit(range);
-    return call.collect(options.timeout ? detail::deadline_after(*options.timeout)
-                                        : detail::kNoDeadline);
+    return mapped<detail::AsOne>(f, range, options).collect(deadline_of(options));
   }
 
   template <class F, class T>
   auto map(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
     return map(std::forward<F>(f), std::span<const T>(elements.begin(), elements.size()), options);
+  }
+
+  // The same, but each element's outcome by itself: what some throw costs the others nothing.
+  template <class F, std::ranges::input_range Range>
+  auto map_results(F&& f, Range&& range, const MapOptions& options = {}) {
+    return mapped<detail::AsOne>(f, range, options).collect_results(deadline_of(options));
+  }
+
+  // As map() and map_results() with f(parts...) of each element, a tuple, pair or array.
+  template <class F, std::ranges::input_range Range>
+  auto starmap(F&& f, Range&& range, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, range, options).collect(deadline_of(options));
+  }
+  template <class F, std::ranges::input_range Range>
+  auto starmap_results(F&& f, Range&& range, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, range, options).collect_results(deadline_of(options));
+  }
+
+  // f(first[i], others[i]...) for each i, as with the slices of one or several Arrays; what f
+  // returns is dropped. Throws Error if the ranges are not of one length, and what map() throws.
+  template <class F, std::ranges::random_access_range First,
+            std::ranges::random_access_range... Others>
+  void for_each(F&& f, First&& first, Others&&... others) {
+    const std::size_t count = std::ranges::size(first);
+    if (((std::ranges::size(others) != count) || ...)) {
+      throw Error("brood: for_each() takes ranges of one length");
+    }
+    using Parts = std::tuple<std::ranges::range_reference_t<First>,
+                             std::ranges::range_reference_t<Others>...>;
+    const auto parts = [&](std::size_t i) {
+      const auto at = static_cast<std::ptrdiff_t>(i);
+      return Parts(std::ranges::begin(first)[at], std::ranges::begin(others)[at]...);
+    };
+    const auto all = std::views::iota(std::size_t{0}, count) | std::views::transform(parts);
+    using Job = detail::MapJob<std::decay_t<F>, Parts, detail::Spread>;
+    static_cast<void>(detail::MapCall<Job>(core_, f, 0, all).collect(detail::kNoDeadline));
+  }
+
+  // As map(), but elements are read from the range only a bounded number ahead of the results that
+  // are asked for: the range may be endless. chunk_size is 1 unless given; MapOptions::timeout
+  // limits the wait for each result. imap_results() gives outcomes instead of throwing.
+  template <class F, std::ranges::input_range Range>
+  auto imap(F&& f, Range&& range, const MapOptions& options = {}) {
+    return lazily<false>(f, std::forward<Range>(range), options);
+  }
+  template <class F, std::ranges::input_range Range>
+  auto imap_results(F&& f, Range&& range, const MapOptions& options = {}) {
+    return lazily<true>(f, std::forward<Range>(range), options);
   }
 
   // No more tasks are taken; those submitted are run. Never blocks.
@@ -168,6 +215,28 @@ class Pool {
     PoolOptions options;
     options.workers = workers;
     return options;
+  }
+
+  static detail::DeadlineNs deadline_of(const MapOptions& options) {
+    return options.timeout ? detail::deadline_after(*options.timeout) : detail::kNoDeadline;
+  }
+
+  template <class How, class F, class Range>
+  auto mapped(F& f, Range&& range, const MapOptions& options) {
+    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
+    return detail::MapCall<Job>(core_, f, options.chunk_size, range);
+  }
+
+  template <bool as_results, class F, class Range>
+  auto lazily(F& f, Range&& range, const MapOptions& options) {
+    using View = std::views::all_t<Range>;
+    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<View>>;
+    using Source = detail::LazyMap<Job, View>;
+    static_assert(as_results || !std::is_void_v<typename Job::Result>,
+                  "brood: imap() of a function without a result: take imap_results() or map()");
+    return LazyResults<Source, typename Job::Result, as_results>(
+        Source(core_, f, std::views::all(std::forward<Range>(range)), options.chunk_size,
+               options.timeout));
   }
 
   [[nodiscard]] detail::PoolCore& core() const {

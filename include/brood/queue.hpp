@@ -64,35 +64,39 @@ class Queue {
 
   // ---- putting. `false`: there was no room in time.
 
-  void put(const T& item) { Format::put_or_throw(core(), item, detail::kNoDeadline); }
-  void put(T&& item) { Format::put_or_throw(core(), std::move(item), detail::kNoDeadline); }
+  void put(const T& item) const { Format::put_or_throw(core(), item, detail::kNoDeadline); }
+  void put(T&& item) const { Format::put_or_throw(core(), std::move(item), detail::kNoDeadline); }
   template <class Rep, class Period>
-  bool put_for(const T& item, std::chrono::duration<Rep, Period> limit) {
+  bool put_for(const T& item, std::chrono::duration<Rep, Period> limit) const {
     return Format::put_or_throw(core(), item, detail::deadline_in(limit));
   }
   template <class Rep, class Period>
-  bool put_for(T&& item, std::chrono::duration<Rep, Period> limit) {
+  bool put_for(T&& item, std::chrono::duration<Rep, Period> limit) const {
     return Format::put_or_throw(core(), std::move(item), detail::deadline_in(limit));
   }
   template <class Duration>
-  bool put_until(const T& item, std::chrono::time_point<std::chrono::steady_clock, Duration> end) {
+  bool put_until(const T& item,
+                 std::chrono::time_point<std::chrono::steady_clock, Duration> end) const {
     return put_for(item, end - std::chrono::steady_clock::now());
   }
-  bool try_put(const T& item) { return Format::put_or_throw(core(), item, detail::kNoWait); }
-  bool try_put(T&& item) { return Format::put_or_throw(core(), std::move(item), detail::kNoWait); }
+  bool try_put(const T& item) const { return Format::put_or_throw(core(), item, detail::kNoWait); }
+  bool try_put(T&& item) const {
+    return Format::put_or_throw(core(), std::move(item), detail::kNoWait);
+  }
 
   // ---- getting. Nothing: no item came in time.
 
-  T get() { return *Format::get_or_throw(core(), detail::kNoDeadline); }
+  T get() const { return *Format::get_or_throw(core(), detail::kNoDeadline); }
   template <class Rep, class Period>
-  std::optional<T> get_for(std::chrono::duration<Rep, Period> limit) {
+  std::optional<T> get_for(std::chrono::duration<Rep, Period> limit) const {
     return Format::get_or_throw(core(), detail::deadline_in(limit));
   }
   template <class Duration>
-  std::optional<T> get_until(std::chrono::time_point<std::chrono::steady_clock, Duration> end) {
+  std::optional<T> get_until(
+      std::chrono::time_point<std::chrono::steady_clock, Duration> end) const {
     return get_for(end - std::chrono::steady_clock::now());
   }
-  std::optional<T> try_get() { return Format::get_or_throw(core(), detail::kNoWait); }
+  std::optional<T> try_get() const { return Format::get_or_throw(core(), detail::kNoWait); }
 
   // Takes items until the queue is closed and none is left.
   class Iterator {
@@ -118,7 +122,7 @@ class Queue {
     detail::QueueCore* core_ = nullptr;
     mutable std::optional<T> item_;
   };
-  Iterator begin() { return Iterator(core()); }
+  Iterator begin() const { return Iterator(core()); }
   [[nodiscard]] std::default_sentinel_t end() const noexcept { return {}; }
 
   // ---- what it is like now. Others may change it at any time; what you did yourself counts.
@@ -129,7 +133,7 @@ class Queue {
 
   // From now on nobody can put; what is in the queue can still be got, and then get throws Closed.
   // Closing twice is once.
-  void close() { core().close(); }
+  void close() const { core().close(); }
   [[nodiscard]] bool closed() const { return core().closed(); }
 
   // A descriptor for wait() and for your own event loop: readable while get would find an item, or
@@ -181,11 +185,11 @@ class JoinableQueue : public Queue<T> {
   explicit JoinableQueue(const QueueOptions& options) : Queue<T>(options, true) {}
   explicit JoinableQueue(const detail::ObjectHandle& handle) : Queue<T>(handle, true) {}
 
-  void task_done() { this->core().task_done(); }
-  void join() { this->core().join(detail::kNoDeadline); }
+  void task_done() const { this->core().task_done(); }
+  void join() const { this->core().join(detail::kNoDeadline); }
   // False: not in time.
   template <class Rep, class Period>
-  bool join_for(std::chrono::duration<Rep, Period> limit) {
+  bool join_for(std::chrono::duration<Rep, Period> limit) const {
     return this->core().join(detail::deadline_in(limit));
   }
 };

@@ -55,7 +55,9 @@ class ShareableList {
 
   [[nodiscard]] std::size_t size() const noexcept { return slots_.size() - 1; }
   [[nodiscard]] Value get(std::size_t index) const;
-  [[nodiscard]] Value operator[](std::size_t index) const { return get(index); }
+  // Constant, so that `list[0] = 5`, which would change a copy, does not compile: use set().
+  // NOLINTNEXTLINE(readability-const-return-type)
+  [[nodiscard]] const Value operator[](std::size_t index) const { return get(index); }
   template <class T>
   [[nodiscard]] T get(std::size_t index) const {
     Value value = get(index);

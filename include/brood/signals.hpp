@@ -18,6 +18,7 @@ namespace brood::signals {
 //
 //   Process::join, join_for   Future::get, get_for, wait, wait_for...   brood::wait
 //   Pool::map, apply, join, join_for, shutdown                          pause(), wait(), dispatch()
+//   what queues, pipes, locks, semaphores, events, conditions and barriers wait for
 //
 // of whatever thread: the first that waits, at once if one does. Such a wait looks for signals when
 // it begins, even if it then need not wait, and while it sleeps. Whatever else interrupts a system
@@ -42,8 +43,9 @@ namespace brood::signals {
 
 // ---- being told
 
-// Has `handler` called with the signal's number, instead of what was done before. Not for SIGKILL
-// and SIGSTOP, which can't be had, and SIGSEGV, SIGBUS, SIGFPE and SIGILL, which can't be put off.
+// `signal` is a number of <csignal>. Has `handler` called with it, instead of what was done before.
+// Not for SIGKILL and SIGSTOP, which can't be had, and SIGSEGV, SIGBUS, SIGFPE and SIGILL, which
+// can't be put off.
 void on(int signal, std::function<void(int)> handler);
 
 // Has the signal end brood waits with Interrupted, in every thread once: the wait in progress, or

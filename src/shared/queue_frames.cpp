@@ -133,7 +133,8 @@ QueueCore::Outcome SharedQueue::loan_frame(std::size_t bytes, DeadlineNs deadlin
 
 QueueCore::Outcome SharedQueue::put_frame(QueueFrame& frame, DeadlineNs deadline) {
   ready_here();
-  if (!frame.is_ours()) throw StaleHandle("brood: this message belongs to another process");
+  if (!frame.is_ours())
+    throw StaleHandle("brood: this message was published already, or is another process's");
   Position at;
   const std::size_t bytes = ring_.shape().max_bytes != 0 ? frame.payload().size() : 0;
   Attempt attempt = Attempt::full;

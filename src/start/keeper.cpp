@@ -176,13 +176,19 @@ class Keeper {
     if (restarts_ > 0) log_restart();
   }
 
+  // A sink that writes to a stream would leave it in a buffer that goes down with this process.
+  static void tell_log(LogLevel level, const std::string& text) {
+    log(level, text);
+    flush_streams();
+  }
+
   [[noreturn]] void refuse_incarnation(const char* why) noexcept {
     if (restarts_ == 0) {
       pulse_->refused.store(1, std::memory_order_release);
       tell_refused(line_, why);
     }
     try {
-      log(LogLevel::error, "brood: process " + life_.name + " can't be started again: " + why);
+      tell_log(LogLevel::error, "brood: process " + life_.name + " can't be started again: " + why);
     } catch (...) {
       // Without memory to say why.
     }
@@ -192,9 +198,9 @@ class Keeper {
   void log_restart() const noexcept {
     constexpr std::int64_t kNsPerMs = 1'000'000;
     try {
-      log(LogLevel::warning, "brood: process " + life_.name + " " + what_happened() + "; restart " +
-                                 std::to_string(restarts_) + " after " +
-                                 std::to_string(delay_ns_ / kNsPerMs) + " ms");
+      tell_log(LogLevel::warning, "brood: process " + life_.name + " " + what_happened() +
+                                      "; restart " + std::to_string(restarts_) + " after " +
+                                      std::to_string(delay_ns_ / kNsPerMs) + " ms");
     } catch (...) {
       // Without memory to say it.
     }
@@ -347,9 +353,8 @@ class Keeper {
     if (sys::parent_id() != pid_) sys::exit_now(1);
     sys::reset_signals();
     try {
-      log(LogLevel::warning, "brood: process " + life_.name + " " + what_happened() + " and " +
-                                 what + " (" + std::to_string(restarts_) + " restarts)");
-      flush_streams();
+      tell_log(LogLevel::warning, "brood: process " + life_.name + " " + what_happened() + " and " +
+                                      what + " (" + std::to_string(restarts_) + " restarts)");
     } catch (...) {
       // Without memory to say it.
     }

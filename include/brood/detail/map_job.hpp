@@ -8,29 +8,57 @@
 #include <memory>
 #include <ranges>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "brood/detail/call_job.hpp"
+#include "brood/result.hpp"
 
 namespace brood::detail {
 
-template <class F, class Reference>
-struct MapJob {
+// The arguments that a call gets from an element of the range: for map() the element, for starmap()
+// its parts.
+struct AsOne {
+  template <class F, class Element>
+  using Wires = WireList<F, Element>;
+
+  template <class Element, class Use>
+  static decltype(auto) pass(Element&& element, Use&& use) {
+    return use(std::forward<Element>(element));
+  }
+};
+struct Spread {
+  template <class F, class Element, class Indices>
+  struct WiresOfParts;
+  template <class F, class Element, std::size_t... i>
+  struct WiresOfParts<F, Element, std::index_sequence<i...>> {
+    using type = WireList<F, decltype(std::get<i>(std::declval<Element>()))...>;
+  };
+  template <class F, class Element>
+  using Wires = typename WiresOfParts<
+      F, Element, std::make_index_sequence<std::tuple_size_v<std::remove_cvref_t<Element>>>>::type;
+
+  template <class Element, class Use>
+  static decltype(auto) pass(Element&& element, Use&& use) {
+    return std::apply(std::forward<Use>(use), std::forward<Element>(element));
+  }
+};
+
+template <class F, class Reference, class How = AsOne,
+          class List = typename How::template Wires<F, Reference>>
+struct MapJob;
+
+template <class F, class Reference, class How, class... Wires>
+struct MapJob<F, Reference, How, TypeList<Wires...>> {
   using Function = F;
   static constexpr bool callable = (require_callable<F>(), true);
   static_assert(callable);
-  template <class List>
-  struct Only;
-  template <class W>
-  struct Only<TypeList<W>> {
-    using type = W;
-  };
-  using Wire = typename Only<WireList<F, Reference>>::type;
+  using Pack = ArgumentPack<TypeList<Wires...>>;
   using Callable = CallableCodec<F>;
-  using Raw = ResultOf<F&, Wire>;
+  using Raw = ResultOf<F&, Wires...>;
   using Result = std::conditional_t<std::is_void_v<Raw>, void, std::decay_t<Raw>>;
-  static constexpr bool sendable = (require_wire<Wire>(), require_result<Raw>(), true);
+  static constexpr bool sendable = ((require_wire<Wires>(), ...), require_result<Raw>(), true);
   static_assert(sendable);
 
   static constexpr std::string_view name() { return type_name<F>(); }
@@ -66,23 +94,41 @@ struct MapJob {
     spec.cell_bytes = cell_bytes;
     spec.argument_bytes = Callable::size;
     for (Iterator i = first; i != last; ++i, ++spec.elements) {
-      spec.argument_bytes = Wire::end_after(spec.argument_bytes, Wire::prepare(*i));
+      spec.argument_bytes = How::pass(*i, [&](auto&&... parts) {
+        return Pack::end_after(spec.argument_bytes,
+                               Wires::prepare(std::forward<decltype(parts)>(parts))...);
+      });
     }
     const TaskDraft draft = core.draft(spec);
     DraftGuard guard(core, draft);
     Writer out(draft.arguments);
     Callable::encode(f, out, [&](const BoundPtr& blob) { return core.place(blob); });
-    auto handles = collecting_handles<Wire::carries_handles>([&] {
+    auto handles = collecting_handles<Pack::carries_handles>([&] {
       std::size_t begin = Callable::size;
+      const auto encode = [&](const auto&... values) {
+        Pack::encode(out, begin, values...);
+        begin = Pack::end_after(begin, values...);
+      };
       for (Iterator i = first; i != last; ++i) {
-        // Kept alive: a view may make its elements as it goes, and prepare() refers to them.
-        auto&& element = *i;
-        const auto& value = Wire::prepare(std::forward<decltype(element)>(element));
-        Wire::encode(value, out, begin);
-        begin = Wire::end_after(begin, value);
+        // A view may make its elements as it goes, and prepare() refers to them.
+        How::pass(*i, [&](auto&&... parts) {
+          encode(Wires::prepare(std::forward<decltype(parts)>(parts))...);
+        });
       }
     });
     return guard.commit({Callable::blob(f), std::move(handles)});
+  }
+
+  // What became of an element of a task that has ended; its position is for the error.
+  static Result take(PoolCore& core, TaskTicket task, std::uint32_t element, std::size_t index) {
+    const TaskReply reply = core.reply_of_element(task, element);
+    if (reply.kind != TaskReply::Kind::value) core.throw_reply(task, reply, index);
+    if constexpr (!std::is_void_v<Result>) {
+      Reader reader(in_cell ? reply.bytes.first(value_bytes) : reply.bytes);
+      Result result = decode_part<Result>(reader);
+      reader.expect_end();
+      return result;
+    }
   }
 
   static void run(TaskFrame& frame) {
@@ -91,11 +137,11 @@ struct MapJob {
     auto f = Callable::decode(in, frame);
     // Elements below first() were finished by a worker that died since.
     for (std::uint32_t index = 0; index < frame.first(); ++index) {
-      static_cast<void>(Wire::decode(in, total - in.remaining()));
+      static_cast<void>(Pack::decode(in, total));
     }
     for (std::uint32_t index = frame.first(); index < frame.count(); ++index) {
       try {
-        run_element(frame, f, Wire::decode(in, total - in.remaining()), index);
+        run_element(frame, f, Pack::decode(in, total), index);
       } catch (...) {
         frame.fail_element(index);
       }
@@ -105,15 +151,16 @@ struct MapJob {
 
  private:
   template <class Decoded>
-  static void run_element(TaskFrame& frame, Decoded& f, typename Wire::Decoded&& value,
-                          std::uint32_t index) {
+  static void run_element(TaskFrame& frame, Decoded& f,
+                          std::tuple<typename Wires::Decoded...> arguments, std::uint32_t index) {
+    const auto call = [&](auto&... values) -> Raw { return std::invoke(f, std::move(values)...); };
     UserCode code(frame);
     if constexpr (std::is_void_v<Result>) {
-      std::invoke(f, std::move(value));
+      std::apply(call, arguments);
       code.leave();
       static_cast<void>(frame.reply_element(index, 0, true));
     } else {
-      const Result result = std::invoke(f, std::move(value));
+      const Result result = std::apply(call, arguments);
       code.leave();
       const auto handles = collecting_handles<has_handles>([&] {
         encode_result(
@@ -128,19 +175,66 @@ struct MapJob {
 template <class Job>
 class MapCall {
  public:
-  using Result = typename Job::Result;
+  using R = typename Job::Result;
 
-  template <class F>
-  MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size)
+  // Submits all chunks.
+  template <class F, class Range>
+  MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size, Range& range)
       : core_(std::move(core)), function_(f), chunk_size_(chunk_size) {
     if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
     Job::Callable::check(function_, core_->addresses());
+    try {
+      submit(range);
+    } catch (...) {
+      release();
+      throw;
+    }
   }
-  ~MapCall() {
-    for (const Chunk& chunk : chunks_) core_->release(chunk.task);
-  }
+  ~MapCall() { release(); }
   MapCall(const MapCall&) = delete;
   MapCall& operator=(const MapCall&) = delete;
+
+  // All values, in order; after all have ended, throws the first error by position.
+  auto collect(DeadlineNs deadline) {
+    std::exception_ptr first_error;
+    std::vector<std::conditional_t<std::is_void_v<R>, char, R>> values;
+    if constexpr (!std::is_void_v<R>) values.reserve(elements_);
+    gather(deadline, [&](TaskTicket task, std::uint32_t element, std::size_t index) {
+      if (first_error != nullptr) return;
+      try {
+        if constexpr (std::is_void_v<R>) {
+          Job::take(*core_, task, element, index);
+        } else {
+          values.push_back(Job::take(*core_, task, element, index));
+        }
+      } catch (...) {
+        first_error = std::current_exception();
+      }
+    });
+    if (first_error != nullptr) std::rethrow_exception(first_error);
+    if constexpr (!std::is_void_v<R>) return values;
+  }
+
+  std::vector<Result<R>> collect_results(DeadlineNs deadline) {
+    std::vector<Result<R>> results;
+    results.reserve(elements_);
+    gather(deadline, [&](TaskTicket task, std::uint32_t element, std::size_t index) {
+      results.push_back(
+          Result<R>::of(index, [&] { return Job::take(*core_, task, element, index); }));
+    });
+    return results;
+  }
+
+ private:
+  struct Chunk {
+    TaskTicket task;
+    std::uint32_t elements;
+  };
+
+  // Several chunks per worker even out elements of unequal length; the cost of a chunk is small
+  // against that of eight elements.
+  static constexpr std::size_t kChunksPerWorker = 8;
+  static constexpr std::size_t kMostElements = std::size_t{1} << 24;
 
   template <class Range>
   void submit(Range& range) {
@@ -154,31 +248,9 @@ class MapCall {
     }
   }
 
-  auto collect(DeadlineNs deadline) {
-    if constexpr (std::is_void_v<Result>) {
-      gather(deadline, [](std::span<const std::byte> /*bytes*/) {});
-    } else {
-      std::vector<Result> results;
-      results.reserve(elements_);
-      gather(deadline, [&](std::span<const std::byte> bytes) {
-        Reader reader(Job::in_cell ? bytes.first(Job::value_bytes) : bytes);
-        results.push_back(decode_part<Result>(reader));
-        reader.expect_end();
-      });
-      return results;
-    }
+  void release() noexcept {
+    for (const Chunk& chunk : chunks_) core_->release(chunk.task);
   }
-
- private:
-  struct Chunk {
-    TaskTicket task;
-    std::uint32_t elements;
-  };
-
-  // Several chunks per worker even out elements of unequal length; the cost of a chunk is small
-  // against that of eight elements.
-  static constexpr std::size_t kChunksPerWorker = 8;
-  static constexpr std::size_t kMostElements = std::size_t{1} << 24;
 
   template <class Range>
   void submit_forward(Range& range, std::size_t count) {
@@ -201,26 +273,14 @@ class MapCall {
 
   template <class Accept>
   void gather(DeadlineNs deadline, Accept&& accept) {
-    std::exception_ptr first_error;
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
       if (!core_->wait(chunk.task, deadline)) {
         throw TimeoutError("brood: map did not end in time");
       }
-      for (std::uint32_t i = 0; i < chunk.elements && !first_error; ++i) {
-        try {
-          const TaskReply reply = core_->reply_of_element(chunk.task, i);
-          if (reply.kind != TaskReply::Kind::value) {
-            core_->throw_reply(chunk.task, reply, position + i);
-          }
-          accept(reply.bytes);
-        } catch (...) {
-          first_error = std::current_exception();
-        }
-      }
+      for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(chunk.task, i, position + i);
       position += chunk.elements;
     }
-    if (first_error) std::rethrow_exception(first_error);
   }
 
   std::shared_ptr<PoolCore> core_;

@@ -59,10 +59,11 @@ class Queue<Message<Header>> {
   static_assert(alignof(Header) <= 64);
 
  public:
-  // Room for a message, not yet in the queue.
+  // Room for a message, not yet in the queue: it takes no place there until it is published.
   //
   //   Threads:   one at a time.
-  //   Blocking:  publish, while the queue is full: if others put since it was lent.
+  //   Blocking:  publish, while the queue is full: if others put since it was lent, or you did (so
+  //              publish one loan before you take the next, or as many as fit).
   //   Ownership: of the room, until published; one that is dropped is returned. A forked copy is
   //              inert.
   //   Errors:    publish: Closed, and the loan is still there; Error if it was published.
@@ -113,18 +114,19 @@ class Queue<Message<Header>> {
   explicit Queue(const QueueOptions& options)
       : core_(detail::QueueCore::make(element(), options)) {}
 
-  // Waits until the queue has room for so many bytes. Throws Closed, ArenaFull.
-  [[nodiscard]] Loan loan(std::size_t bytes) { return *lend(bytes, detail::kNoDeadline); }
+  // Waits until the queue has room for so many bytes, and lends them without a place in it. Throws
+  // Closed, ArenaFull.
+  [[nodiscard]] Loan loan(std::size_t bytes) const { return *lend(bytes, detail::kNoDeadline); }
   template <class Rep, class Period>
   [[nodiscard]] std::optional<Loan> loan_for(std::size_t bytes,
-                                             std::chrono::duration<Rep, Period> limit) {
+                                             std::chrono::duration<Rep, Period> limit) const {
     return lend(bytes, detail::deadline_in(limit));
   }
-  [[nodiscard]] std::optional<Loan> try_loan(std::size_t bytes) {
+  [[nodiscard]] std::optional<Loan> try_loan(std::size_t bytes) const {
     return lend(bytes, detail::kNoWait);
   }
   // The same with a copy.
-  void put(const Header& header, std::span<const std::byte> bytes) {
+  void put(const Header& header, std::span<const std::byte> bytes) const {
     Loan room = loan(bytes.size());
     room.header() = header;
     if (!bytes.empty()) std::memcpy(room.bytes().data(), bytes.data(), bytes.size());
@@ -132,18 +134,18 @@ class Queue<Message<Header>> {
   }
 
   // Throws Closed once the queue is closed and empty.
-  [[nodiscard]] View get_view() { return *take(detail::kNoDeadline); }
+  [[nodiscard]] View get_view() const { return *take(detail::kNoDeadline); }
   template <class Rep, class Period>
-  [[nodiscard]] std::optional<View> get_view_for(std::chrono::duration<Rep, Period> limit) {
+  [[nodiscard]] std::optional<View> get_view_for(std::chrono::duration<Rep, Period> limit) const {
     return take(detail::deadline_in(limit));
   }
-  [[nodiscard]] std::optional<View> try_get_view() { return take(detail::kNoWait); }
+  [[nodiscard]] std::optional<View> try_get_view() const { return take(detail::kNoWait); }
 
   // As of any queue.
   [[nodiscard]] std::size_t size() const { return core().size(); }
   [[nodiscard]] bool empty() const { return core().empty(); }
   [[nodiscard]] bool full() const { return core().full(); }
-  void close() { core().close(); }
+  void close() const { core().close(); }
   [[nodiscard]] bool closed() const { return core().closed(); }
   [[nodiscard]] int fileno() const { return core().fileno(); }
 
@@ -160,7 +162,7 @@ class Queue<Message<Header>> {
     return *core_;
   }
 
-  std::optional<Loan> lend(std::size_t bytes, detail::DeadlineNs deadline) {
+  std::optional<Loan> lend(std::size_t bytes, detail::DeadlineNs deadline) const {
     constexpr std::size_t kOffset = detail::message_offset<Header>;
     if (bytes > SIZE_MAX / 2) throw ArenaFull("brood: no message is as large as that");
     detail::QueueFrame frame;
@@ -170,7 +172,7 @@ class Queue<Message<Header>> {
     ::new (static_cast<void*>(frame.payload().data())) Header{};
     return Loan({core_, std::move(frame)});
   }
-  std::optional<View> take(detail::DeadlineNs deadline) {
+  std::optional<View> take(detail::DeadlineNs deadline) const {
     for (;;) {
       detail::QueueFrame frame;
       const auto outcome = core().get_frame(frame, deadline);

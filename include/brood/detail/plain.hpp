@@ -32,7 +32,7 @@ constexpr void require_plain() {
     static_assert(is_plain<T>,
                   "brood: Value and Array hold types that are their bytes: numbers, enums, "
                   "std::array and aggregates of these, and trivially copyable classes with "
-                  "enable_sendable. Send other types through a Queue, or keep them in a Manager");
+                  "enable_sendable. Send other types through a Queue");
   }
 }
 

@@ -138,6 +138,15 @@ std::unique_ptr<ProcessTarget> make_copied_target(F&& f, Args&&... args) {
       std::forward<F>(f), std::forward<Args>(args)...);
 }
 
+// Before the compiler says at length that there is no copy constructor.
+template <class T, class Arg>
+consteval void require_given_away() {
+  static_assert(!std::is_same_v<std::remove_cvref_t<Arg>, T> || std::is_copy_constructible_v<T> ||
+                    !std::is_lvalue_reference_v<Arg>,
+                "brood: this argument can be moved but not copied: give it away by std::move(), or "
+                "pass a second handle, as Connection::share() gives one");
+}
+
 // How an argument is kept until the start: a view needs something to look at.
 template <class Wire>
 struct KeptArgument {
@@ -244,6 +253,7 @@ class SendableTarget<F, TypeList<Wires...>> final : public ProcessTarget {
     if constexpr (is_shared_view_wire<Wire>) {
       return Wire::prepare(arg);
     } else if constexpr (std::is_same_v<Kept, typename Wire::Value>) {
+      require_given_away<Kept, Arg>();
       static_assert(std::is_convertible_v<Arg&&, Kept>,
                     "brood: this argument does not convert to the function's parameter by itself, "
                     "as in an ordinary call: convert it where you make the Process");

@@ -1,0 +1,289 @@
+// What else there is beside map: outcomes, several arguments, slices, and lazy ranges.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstddef>
+#include <memory>
+#include <ranges>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "brood/brood.hpp"
+#include "support/pools.hpp"
+
+namespace brood::test {
+namespace {
+
+class MapFamilyTest : public PoolConformance {};
+BROOD_FOR_EACH_START_METHOD(MapFamilyTest);
+
+int halve(int n) {
+  if (n == 13) kill(getpid(), SIGKILL);
+  if (n % 2 != 0) throw std::invalid_argument("odd: " + std::to_string(n));
+  return n / 2;
+}
+
+// ---- outcomes
+
+TEST_P(MapFamilyTest, MapResultsGivesEachElementItsOutcome) {
+  Pool pool(with(2));
+  const auto results = pool.map_results(halve, std::views::iota(10, 16));
+  ASSERT_EQ(results.size(), 6U);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    EXPECT_EQ(results[i].index(), i);
+    EXPECT_EQ(results[i].has_value(), i % 2 == 0);
+    EXPECT_EQ(results[i].error() == nullptr, i % 2 == 0);
+  }
+  EXPECT_EQ(*results[0], 5);
+  EXPECT_EQ(results[2].value(), 6);
+  EXPECT_EQ(results[1].value_or(-1), -1);
+  EXPECT_THROW(static_cast<void>(results[1].value()), std::invalid_argument);
+  try {
+    static_cast<void>(results[3].value());
+    FAIL();
+  } catch (const WorkerDied& death) {
+    EXPECT_EQ(death.signal, SIGKILL);
+    EXPECT_EQ(death.index, 3U);
+  }
+}
+
+TEST_P(MapFamilyTest, OutcomesOfFunctionsWithoutResults) {
+  Pool pool(with(1));
+  const auto results = pool.map_results(
+      [](int n) {
+        if (n == 1) throw std::out_of_range("1");
+      },
+      std::vector{0, 1});
+  EXPECT_TRUE(results[0].has_value());
+  results[0].value();
+  EXPECT_THROW(results[1].value(), std::out_of_range);
+}
+
+TEST_P(MapFamilyTest, AFuturesOutcomeAndItsException) {
+  Pool pool(with(1));
+  auto right = pool.submit(halve, 8);
+  EXPECT_EQ(right.exception(), nullptr);
+  EXPECT_TRUE(right.valid()) << "looking takes nothing";
+  EXPECT_EQ(right.result().value(), 4);
+  EXPECT_FALSE(right.valid());
+  auto wrong = pool.submit(halve, 9);
+  EXPECT_THROW(std::rethrow_exception(wrong.exception()), std::invalid_argument);
+  EXPECT_THROW(wrong.result().value(), std::invalid_argument);
+  EXPECT_FALSE(wrong.valid());
+  auto dies = pool.submit(halve, 13);
+  EXPECT_THROW(dies.result().value(), WorkerDied);
+  auto text = pool.submit([](std::string s) { return std::make_unique<std::string>(s + "!"); },
+                          "moved out");
+  const std::unique_ptr<std::string> moved = text.result().value();
+  EXPECT_EQ(*moved, "moved out!");
+}
+
+TEST_P(MapFamilyTest, TheOutcomeOfATaskWhosePoolEnded) {
+  Pool pool(with(1));
+  auto never = pool.submit([] { pause(); });
+  pool.terminate();
+  EXPECT_THROW(std::rethrow_exception(never.exception()), PoolClosed);
+  EXPECT_THROW(never.result().value(), PoolClosed);
+}
+
+// ---- several arguments
+
+double weigh(int count, double each, std::string_view unit) {
+  return count * each + static_cast<double>(unit.size());
+}
+
+TEST_P(MapFamilyTest, StarmapCallsWithTheParts) {
+  Pool pool(with(2));
+  const std::vector<std::tuple<int, double, std::string>> loads = {{2, 1.5, "kg"}, {3, 0.5, "g"}};
+  EXPECT_EQ(pool.starmap(weigh, loads), (std::vector{5.0, 2.5}));
+  const std::vector<std::pair<int, int>> pairs = {{1, 2}, {3, 4}, {0, 0}};
+  EXPECT_EQ(pool.starmap([](auto a, auto b) { return a * 10 + b; }, pairs),
+            (std::vector{12, 34, 0}));
+  const auto results = pool.starmap_results(
+      [](int a, int b) {
+        if (b == 0) throw std::domain_error("division");
+        return a / b;
+      },
+      pairs);
+  EXPECT_EQ(results[1].value(), 0);
+  EXPECT_THROW(static_cast<void>(results[2].value()), std::domain_error);
+  EXPECT_TRUE(pool.starmap(weigh, decltype(loads){}).empty());
+}
+
+TEST_P(MapFamilyTest, ForEachTakesSlicesOfOneOrSeveralArrays) {
+  Pool pool(with(2));
+  Array<double> from(1000);
+  Array<double> to(1000);
+  for (std::size_t i = 0; i < 1000; ++i) from[i] = static_cast<double>(i);
+  pool.for_each(
+      [](std::span<const double> a, std::span<double> b) {
+        for (std::size_t i = 0; i < a.size(); ++i) b[i] = 2 * a[i];
+      },
+      from.slices(7), to.slices(7));
+  for (std::size_t i = 0; i < 1000; ++i) ASSERT_EQ(to[i], 2.0 * static_cast<double>(i));
+  pool.for_each([](std::span<double> a) { a[0] = -1; }, to.slices(4));
+  EXPECT_EQ(to[250], -1);
+  EXPECT_THROW(pool.for_each([](int, int) {}, std::vector{1, 2}, std::vector{1}), Error);
+  EXPECT_THROW(pool.for_each(halve, std::vector{2, 3}), std::invalid_argument);
+}
+
+// ---- lazy
+
+TEST_P(MapFamilyTest, ImapGivesResultsInOrderAndReadsOnlyABitAhead) {
+  Pool pool(with(2));
+  int read = 0;
+  auto endless = std::views::iota(0) | std::views::transform([&read](int n) { return ++read, n; });
+  int expected = 0;
+  for (const int n : pool.imap([](int v) { return v * 2; }, endless)) {
+    EXPECT_EQ(n, 2 * expected);
+    if (++expected == 100) break;
+  }
+  EXPECT_GE(read, 100);
+  EXPECT_LE(read, 100 + 2 * 4 + 1) << "four chunks a worker";
+}
+
+TEST_P(MapFamilyTest, ImapOfAnythingByAnyChunk) {
+  Pool pool(with(2));
+  for (const std::size_t chunk : {0U, 1U, 3U, 100U, 1000U}) {
+    std::vector<std::string> words;
+    for (std::size_t i = 0; i < 100; ++i) words.push_back(std::string(i, 'w'));
+    std::vector<std::string> got;
+    for (std::string& s : pool.imap([](std::string s) { return s + "."; }, std::move(words),
+                                    {.chunk_size = chunk})) {
+      got.push_back(std::move(s));
+    }
+    ASSERT_EQ(got.size(), 100U);
+    for (std::size_t i = 0; i < 100; ++i) ASSERT_EQ(got[i], std::string(i, 'w') + ".");
+  }
+  auto none = pool.imap(halve, std::vector<int>{});
+  EXPECT_EQ(none.next(), std::nullopt);
+  EXPECT_EQ(none.next(), std::nullopt);
+}
+
+TEST_P(MapFamilyTest, AnErrorOfImapComesAtItsPositionAndItGoesOnBehindIt) {
+  Pool pool(with(2));
+  auto results = pool.imap(halve, std::vector{2, 3, 13, 8}, {.chunk_size = 2});
+  EXPECT_EQ(results.next(), 1);
+  EXPECT_THROW(static_cast<void>(results.next()), std::invalid_argument);
+  try {
+    static_cast<void>(results.next());
+    FAIL();
+  } catch (const WorkerDied& death) {
+    EXPECT_EQ(death.index, 2U);
+  }
+  EXPECT_EQ(results.next(), 4);
+  EXPECT_EQ(results.next(), std::nullopt);
+}
+
+TEST_P(MapFamilyTest, WhatReadingTheRangeThrowsComesLast) {
+  Pool pool(with(2));
+  auto broken = std::views::iota(0, 10) | std::views::transform([](int n) {
+                  if (n == 3) throw std::length_error("unreadable");
+                  return n * 2;
+                });
+  std::vector<std::size_t> positions;
+  int values = 0;
+  for (const Result<int>& result : pool.imap_results(halve, broken)) {
+    positions.push_back(result.index());
+    if (result) {
+      ++values;
+    } else {
+      EXPECT_THROW(static_cast<void>(result.value()), std::length_error);
+    }
+  }
+  EXPECT_EQ(positions, (std::vector<std::size_t>{0, 1, 2, 3}));
+  EXPECT_EQ(values, 3);
+}
+
+// Its encoder fails for some.
+struct Picky {
+  int number = 0;
+  template <class Archive>
+  void save(Archive& archive) const {
+    if (number == 2) throw std::logic_error("not this one");
+    archive(number);
+  }
+  template <class Archive>
+  void load(Archive& archive) {
+    archive(number);
+  }
+};
+
+TEST_P(MapFamilyTest, WhatCannotBeSentIsTheErrorOfItsElementOnly) {
+  Pool pool(with(2));
+  for (const std::size_t chunk : {1U, 3U, 10U}) {
+    std::vector<int> right;
+    std::vector<std::size_t> wrong;
+    for (const Result<int>& result :
+         pool.imap_results([](const Picky& p) { return p.number; },
+                           std::vector<Picky>{{0}, {1}, {2}, {3}}, {.chunk_size = chunk})) {
+      if (result) {
+        right.push_back(*result);
+      } else {
+        wrong.push_back(result.index());
+        EXPECT_THROW(static_cast<void>(result.value()), std::logic_error);
+      }
+    }
+    EXPECT_EQ(right, (std::vector{0, 1, 3}));
+    EXPECT_EQ(wrong, (std::vector<std::size_t>{2}));
+  }
+}
+
+TEST_P(MapFamilyTest, ALimitOfImapIsForEachResultAndItMayBeAskedAgain) {
+  Pool pool(with(1));
+  auto results = pool.imap(
+      [](int n) {
+        if (n == 1) usleep(300'000);
+        return n;
+      },
+      std::vector{0, 1}, {.timeout = 50ms});
+  while (true) {
+    try {
+      EXPECT_EQ(results.next(), 0);
+      break;
+    } catch (const TimeoutError&) {
+    }
+  }
+  EXPECT_THROW(static_cast<void>(results.next()), TimeoutError);
+  EXPECT_TRUE(wait_until([&] {
+    try {
+      return results.next() == 1;
+    } catch (const TimeoutError&) {
+      return false;
+    }
+  }));
+}
+
+TEST_P(MapFamilyTest, AClosedPoolEndsImapWhereItStands) {
+  Pool pool(with(1));
+  auto results = pool.imap_results(
+      halve, std::views::iota(0) | std::views::transform([](int n) { return 2 * n; }));
+  pool.close();
+  std::size_t values = 0;
+  for (const Result<int>& result : results) {
+    if (result) {
+      ++values;
+    } else {
+      EXPECT_THROW(static_cast<void>(result.value()), PoolClosed);
+    }
+  }
+  EXPECT_EQ(values, 4U) << "those read ahead";
+}
+
+TEST_P(MapFamilyTest, ResultsNobodyAskedForAreDropped) {
+  Pool pool(with(2));
+  {
+    auto results = pool.imap(halve, std::views::iota(0), {.chunk_size = 5});
+    EXPECT_EQ(results.next(), 0);
+  }
+  EXPECT_TRUE(wait_until([&] { return pool.stats().pending + pool.stats().running == 0; }));
+  EXPECT_EQ(pool.apply(halve, 2), 1);
+}
+
+}  // namespace
+}  // namespace brood::test
