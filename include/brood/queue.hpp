@@ -77,7 +77,7 @@ class Queue {
   template <class Duration>
   bool put_until(const T& item,
                  std::chrono::time_point<std::chrono::steady_clock, Duration> end) const {
-    return put_for(item, end - std::chrono::steady_clock::now());
+    return Format::put_or_throw(core(), item, detail::deadline_at(end));
   }
   bool try_put(const T& item) const { return Format::put_or_throw(core(), item, detail::kNoWait); }
   bool try_put(T&& item) const {
@@ -94,7 +94,7 @@ class Queue {
   template <class Duration>
   std::optional<T> get_until(
       std::chrono::time_point<std::chrono::steady_clock, Duration> end) const {
-    return get_for(end - std::chrono::steady_clock::now());
+    return Format::get_or_throw(core(), detail::deadline_at(end));
   }
   std::optional<T> try_get() const { return Format::get_or_throw(core(), detail::kNoWait); }
 

@@ -53,7 +53,7 @@ class ShareableList {
   // The list that lies in this memory. Throws DecodeError if none does.
   explicit ShareableList(SharedMemory memory);
 
-  [[nodiscard]] std::size_t size() const noexcept { return slots_.size() - 1; }
+  [[nodiscard]] std::size_t size() const noexcept { return slots_.empty() ? 0 : slots_.size() - 1; }
   [[nodiscard]] Value get(std::size_t index) const;
   // Constant, so that `list[0] = 5`, which would change a copy, does not compile: use set().
   // NOLINTNEXTLINE(readability-const-return-type)

@@ -82,7 +82,8 @@ enum class StreamCellState : std::uint8_t {
   full_frame = 3,
   taken_inline = 4,
   taken_frame = 5,
-  hole = 6,  // void(lap)
+  hole = 6,      // void(lap)
+  nonsense = 7,  // nobody writes this: what else a word may be
 };
 
 struct StreamWord {
@@ -104,6 +105,8 @@ struct StreamWord {
     } else {
       word.size = static_cast<std::uint8_t>(bits >> 3U & 0xffU);
     }
+    // Else nobody could exchange it for another.
+    if (word.pack() != bits) word.state = StreamCellState::nonsense;
     return word;
   }
   [[nodiscard]] constexpr std::uint64_t pack() const noexcept {

@@ -310,6 +310,13 @@ Attempt QueueRing::look_at_head() noexcept {
   return found;
 }
 
+std::optional<shm::OwnerId> QueueRing::writer_at_head() noexcept {
+  Position at;
+  CellWord seen(0);
+  if (find_head(at, seen) != Attempt::busy) return std::nullopt;
+  return seen.owner();
+}
+
 bool QueueRing::is_full() noexcept {
   Position at;
   CellWord seen(0);

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "channel/queue_layout.hpp"
@@ -93,6 +94,8 @@ class QueueRing {
   }
   // What take() would find.
   [[nodiscard]] Attempt look_at_head() noexcept;
+  // Who is writing the item that all wait for; nullopt: they do not wait for such a one.
+  [[nodiscard]] std::optional<shm::OwnerId> writer_at_head() noexcept;
   // Whether claim() would find no cell.
   [[nodiscard]] bool is_full() noexcept;
   // Values, and cells being written.

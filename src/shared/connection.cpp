@@ -164,7 +164,7 @@ std::optional<MessageDraft> End::draft(std::size_t bytes, std::span<const Object
   if (!frame) {
     throw ArenaFull("brood: no shared memory for a message of " + std::to_string(bytes) +
                     " bytes (" + std::generic_category().message(frame.error) +
-                    "): receive what waits, or raise InitOptions::objects_limit_bytes");
+                    "): receive what waits, or raise InitOptions::arena_limit_bytes");
   }
   return draft_of(frame.ref.bits, frame.payload);
 }

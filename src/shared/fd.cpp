@@ -5,9 +5,8 @@
 #include <span>
 
 #include "shared/object_hold.hpp"
-#include "start/waits.hpp"
 #include "sys/fd.hpp"
-#include "sys/poll.hpp"
+#include "sys/process.hpp"
 #include "sys/syscall.hpp"
 #include "warden/object_space.hpp"
 #include "warden/protocol.hpp"
@@ -61,9 +60,9 @@ class Question {
                                   std::as_bytes(std::span(&said, 1)), line_[1].get(), true),
                  what_);
     line_[1].reset();
-    std::array<sys::PollEntry, 2> entries;
-    entries[0].fd = line_[0].get();
-    sys::require(start::poll_serving_signals(entries, sys::kForever), what_);
+    // The warden answers at once. Without serving signals: what carries the descriptor was taken
+    // already, and would be lost with an exception.
+    sys::require(sys::becomes_readable(line_[0].get(), sys::kForever), what_);
     warden::CustodyAnswer answer;
     sys::Fd came;
     const long length =

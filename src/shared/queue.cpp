@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
+#include "warden/object_space.hpp"
 
 namespace brood::shared {
 
@@ -150,7 +152,7 @@ SharedQueue::Attempt SharedQueue::try_claim(Position& at) {
       if (const int error = ring_.grow(); error != 0) {
         throw ArenaFull("brood: no shared memory for more items in this queue (" +
                         std::generic_category().message(error) +
-                        "): take some out, or raise InitOptions::objects_limit_bytes");
+                        "): take some out, or raise InitOptions::arena_limit_bytes");
       }
       continue;
     }
@@ -231,6 +233,13 @@ SharedQueue::Attempt SharedQueue::try_take(Position& at) {
   return attempt;
 }
 
+// A put by a member that has left, and that the warden did not find here, would never end.
+void SharedQueue::look_after_head() noexcept {
+  const warden::ObjectSpace* space = warden::ObjectSpace::current();
+  const std::optional<shm::OwnerId> writer = ring_.writer_at_head();
+  if (space != nullptr && writer && space->has_left(*writer)) ring_.bury(*writer);
+}
+
 bool SharedQueue::is_ready() noexcept {
   const Attempt head = ring_.look_at_head();
   return head == Attempt::done || head == Attempt::closed || head == Attempt::damaged ||
@@ -240,6 +249,7 @@ bool SharedQueue::is_ready() noexcept {
 QueueCore::Outcome SharedQueue::take_slowly(Position& at, DeadlineNs deadline, Attempt attempt) {
   const auto taken = [&] {
     attempt = try_take(at);
+    if (attempt == Attempt::busy) look_after_head();
     return attempt != Attempt::empty && attempt != Attempt::busy;
   };
   // Who takes each item as it comes has its line and the producer's attention fetched for each:

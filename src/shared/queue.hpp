@@ -76,6 +76,7 @@ class SharedQueue final : public detail::QueueCore {
   void begin_task() noexcept;
   void cleared(std::size_t bytes) noexcept;
   [[nodiscard]] bool is_ready() noexcept;
+  void look_after_head() noexcept;
 
   // queue_frames.cpp
   bool drop_oldest() noexcept;

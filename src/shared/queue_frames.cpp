@@ -41,7 +41,7 @@ QueueFrame as_frame(const shm::FramePlace& place) noexcept {
 [[noreturn]] void throw_no_memory(std::size_t bytes, int error) {
   throw ArenaFull("brood: no shared memory for a message of " + std::to_string(bytes) + " bytes (" +
                   std::generic_category().message(error) +
-                  "): take some out, or raise InitOptions::objects_limit_bytes");
+                  "): take some out, or raise InitOptions::arena_limit_bytes");
 }
 
 void require_that_it_can_fit(std::size_t bytes, std::uint64_t max_bytes) {

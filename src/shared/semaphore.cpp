@@ -68,6 +68,10 @@ bool SemaphoreCore::acquire_before(DeadlineNs deadline) const {
 }
 
 void SemaphoreCore::release(std::uint32_t permits) const {
+  if (permits > shm::kMostPermits) {
+    throw Error("brood: a semaphore has at most 65,536 permits: " + std::to_string(permits) +
+                " can't be released at once");
+  }
   const shm::ObjectPlace& place = use(handle_);
   const shm::OwnerId me = objects_here().me();
   Permits all(place.body);

@@ -40,6 +40,12 @@ bool OwnerTable::settle(OwnerId id, std::int32_t member_pid) noexcept {
   return change(id, OwnerState::claimed, {OwnerState::live, id.epoch, member_pid});
 }
 
+bool OwnerTable::settle_self(OwnerId id, std::int32_t member_pid) noexcept {
+  if (settle(id, member_pid)) return true;
+  const OwnerWord word = look(id.slot);
+  return word.state == OwnerState::live && word.epoch == id.epoch && word.pid == member_pid;
+}
+
 bool OwnerTable::mark_dead(OwnerId id) noexcept {
   if (id.slot >= cells_.size()) return false;
   return change(id, OwnerState::live, {OwnerState::dead, id.epoch, look(id.slot).pid});

@@ -30,6 +30,8 @@ class OwnerTable {
   std::optional<OwnerId> claim_slot(std::uint16_t slot, std::int32_t registrar_pid) noexcept;
   // The process now runs. False: the slot is no longer claimed under this epoch.
   bool settle(OwnerId id, std::int32_t member_pid) noexcept;
+  // The same by the process itself, perhaps after who started it. False: it has no place.
+  bool settle_self(OwnerId id, std::int32_t member_pid) noexcept;
   // Its death is proven.
   bool mark_dead(OwnerId id) noexcept;
   // Nothing names it any more (it was swept, or never started).

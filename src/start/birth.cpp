@@ -316,6 +316,8 @@ std::vector<int>& passed_descriptors() noexcept {
   static auto* const descriptors = new std::vector<int>;
   return *descriptors;
 }
+// See start/process_name.cpp.
+[[maybe_unused]] static const bool made_early = (static_cast<void>(passed_descriptors()), true);
 
 void be_born(const warden::Birth& birth) noexcept {
   Newborn newborn;

@@ -26,6 +26,9 @@ Life& life() noexcept {
   return *the_life;
 }
 
+// Made before there are threads; see start/process_name.cpp.
+[[maybe_unused]] const bool made_early = (static_cast<void>(life()), true);
+
 bool has_nursery() noexcept {
   const warden::Family* family = warden::Family::current();
   return family != nullptr && family->has_nursery();

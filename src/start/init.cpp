@@ -31,6 +31,9 @@ Record& record() noexcept {
   return *the_record;
 }
 
+// Made before there are threads; see start/process_name.cpp.
+[[maybe_unused]] const bool made_early = (static_cast<void>(record()), true);
+
 }  // namespace
 
 const InitOptions& init_options() noexcept { return record().options; }

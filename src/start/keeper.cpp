@@ -157,6 +157,8 @@ class Keeper {
       refuse_incarnation("the warden of its family could not be told of it");
     }
     family.owners().life(owner_.slot).note.store(1, std::memory_order_release);
+    // Before a limit on files can make it the end of this process.
+    if (restarts_ > 0) log_restart();
     try {
       if (life_.limits != nullptr) take_limits(*life_.limits);
     } catch (const std::exception& e) {
@@ -173,7 +175,6 @@ class Keeper {
       }
     }
     line_.reset();
-    if (restarts_ > 0) log_restart();
   }
 
   // A sink that writes to a stream would leave it in a buffer that goes down with this process.

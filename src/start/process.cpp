@@ -69,6 +69,10 @@ void take_options(const ForkedLife& life) noexcept {
 // noexcept: nothing may lead from here into the copy of the code that called start().
 [[noreturn]] void forked_main(ProcessTarget& target, const ForkedLife& life) noexcept {
   warden::Family::remain_in_child(life.owner);
+  // Of a parent killed before it did so, the warden buries the claim.
+  if (!warden::Family::current()->owners().settle_self(life.owner, sys::process_id())) {
+    sys::exit_now(1);
+  }
   start::become_child({.process_name = life.settings.name.c_str()});
   warden::Family& family = *warden::Family::current();
   sys::hold_until_death(family.owners().life(life.owner.slot));
@@ -318,11 +322,13 @@ void ProcessHandle::start(ProcessTarget& target) {
 }
 
 bool ProcessHandle::join_until(DeadlineNs deadline) {
-  start::Child& child = state().started();
-  // What a signal's handler does meanwhile may include joining this one.
-  const long ended = start::has_ended_serving_signals(child.pidfd(), deadline);
+  state().started();
+  // What a signal's handler does meanwhile may include joining this one, and putting another in its
+  // place.
+  const std::shared_ptr<start::Child> child = state().child;
+  const long ended = start::has_ended_serving_signals(child->pidfd(), deadline);
   if (sys::require(ended, "waiting for a process") == 0) return false;
-  return child.wait_until(sys::kForever);
+  return child->wait_until(sys::kForever);
 }
 
 bool ProcessHandle::is_alive() {

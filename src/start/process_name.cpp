@@ -10,6 +10,10 @@ std::string& name_of_this_process() {
   return *name;
 }
 
+// Made before there are threads: the guard of a static object that one of them is just making would
+// stay locked in a process that another one forks.
+[[maybe_unused]] const bool made_early = (static_cast<void>(name_of_this_process()), true);
+
 }  // namespace
 
 const std::string& process_name() { return name_of_this_process(); }

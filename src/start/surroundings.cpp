@@ -66,6 +66,7 @@ std::vector<std::string> entries_of(const std::map<std::string, std::string>& en
 }
 
 sys::Fd open_directory(const std::string& path) {
+  if (path.find('\0') != std::string::npos) refuse("cwd has a zero byte in its path");
   sys::Fd directory(path.empty() ? sys::open_working_directory()
                                  : sys::open_directory(path.c_str()));
   if (!directory) refuse("cwd " + path + ": " + reason(directory.get()));

@@ -6,6 +6,7 @@
 
 #include "sys/clock.hpp"
 #include "sys/futex.hpp"
+#include "sys/process.hpp"
 
 namespace brood::start {
 
@@ -59,7 +60,14 @@ int poll_serving_signals(std::span<sys::PollEntry> entries, std::int64_t deadlin
 
 int has_ended_serving_signals(int pidfd, std::int64_t deadline_ns) {
   std::array<sys::PollEntry, 2> entries{{{.fd = pidfd}, {}}};
-  const int seen = poll_serving_signals(entries, deadline_ns);
+  int seen = poll_serving_signals(entries, deadline_ns);
+  while (seen == -EINVAL) {
+    // The kernel refuses to poll under the present limit on descriptors.
+    serve_signals();
+    const std::int64_t look_up_ns = std::min(deadline_ns, sys::now_ns() + kLookUpNs);
+    const int ended = sys::has_ended(pidfd, look_up_ns);
+    if (ended != 0 || look_up_ns == deadline_ns) return ended;
+  }
   // A descriptor that somebody closed proves nothing.
   return seen > 0 && !entries[0].readable() ? -EBADF : seen;
 }

@@ -17,6 +17,10 @@ std::atomic<std::uint64_t>* token_page() noexcept {
   return page;
 }
 
+// Made before there are threads: the guard of a static object that one of them is just making would
+// stay locked in a process that another one forks.
+[[maybe_unused]] const bool made_early = (static_cast<void>(token_page()), true);
+
 std::uint64_t new_token() noexcept {
   // Process ids come back, but not within the same nanosecond-granular time.
   const auto pid = static_cast<std::uint64_t>(process_id());

@@ -18,8 +18,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 
 #include "sys/clock.hpp"
+#include "sys/exit_lock.hpp"
 #include "sys/futex.hpp"
 #include "sys/memory.hpp"
 #include "sys/process_mutex.hpp"
@@ -32,6 +34,10 @@ namespace {
 // The C library locks its list of exit handlers and forgets to unlock it in a forked child, which
 // would then hang in its first use of the list.
 constinit ProcessMutex changing_exit_handlers;
+
+// Of this process, and so of its copies. That mutex is ours: a user's thread may register handlers,
+// too, or be in exit().
+constinit bool copied_beside_threads = false;
 
 constexpr int kPidfdType = 3;  // P_PIDFD, which older headers lack
 
@@ -179,6 +185,7 @@ long fork_loud(Fd& pidfd) noexcept {
   }
   if (pid < 0) return -errno;
   if (pid == 0) {
+    copied_beside_threads = true;
     held.wait(parent);
     return 0;
   }
@@ -199,6 +206,7 @@ long fork_loud(Fd& pidfd) noexcept {
   if (stack == nullptr) return -ENOMEM;
   const std::lock_guard lock(changing_exit_handlers);
   if (__builtin_setjmp(detour.resume) != 0) {
+    copied_beside_threads = true;
     while (parent_id() == detour.helper) sleep_ns(20'000);
     return 0;
   }
@@ -288,8 +296,34 @@ int group_of(int pid) noexcept { return static_cast<int>(call(SYS_getpgid, pid))
 void lead_process_group() noexcept { call(SYS_setpgid, 0, 0); }
 void kill_group(int leader_pid) noexcept { call(SYS_kill, -leader_pid, SIGKILL); }
 
+namespace {
+
+// -errno, or whether it has ended, by its parent's or anybody else's means.
+int look_at_end(int pidfd) noexcept {
+  siginfo_t info{};
+  const long found = call_restarting(SYS_waitid, kPidfdType, pidfd, &info,
+                                     WEXITED | WNOWAIT | WNOHANG | __WALL, nullptr);
+  if (found == 0) return info.si_pid != 0 ? 1 : 0;
+  const int signalled = send_signal(pidfd, 0);
+  if (signalled == -ESRCH) return 1;
+  return signalled == -EBADF ? -EBADF : 0;
+}
+
+// Where a limit allows fewer descriptors than one waits for, the kernel refuses to poll.
+int has_ended_without_poll(int pidfd, std::int64_t deadline_ns) noexcept {
+  constexpr std::int64_t kPauseNs = 1'000'000;
+  for (;;) {
+    if (const int ended = look_at_end(pidfd); ended != 0) return ended;
+    if (deadline_ns != kForever && now_ns() >= deadline_ns) return 0;
+    sleep_ns(kPauseNs);
+  }
+}
+
+}  // namespace
+
 int has_ended(int pidfd, std::int64_t deadline_ns) noexcept {
-  return becomes_readable(pidfd, deadline_ns);
+  const int result = becomes_readable(pidfd, deadline_ns);
+  return result == -EINVAL ? has_ended_without_poll(pidfd, deadline_ns) : result;
 }
 
 int becomes_readable(int fd, std::int64_t deadline_ns) noexcept {
@@ -331,7 +365,11 @@ int at_exit(void (*handler)()) noexcept {
   return ::atexit(handler) == 0 ? 0 : -ENOMEM;
 }
 
-void at_exit_first(void (*hook)(int status, void* context)) noexcept { ::on_exit(hook, nullptr); }
+void at_exit_first(void (*hook)(int status, void* context)) noexcept {
+  std::optional<ExitLockFreed> freed;
+  if (copied_beside_threads) freed.emplace();
+  ::on_exit(hook, nullptr);
+}
 
 void exit_now(int code) noexcept {
   for (;;) call(SYS_exit_group, code);

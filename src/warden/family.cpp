@@ -123,7 +123,6 @@ void Family::found(BirthFn birth, bool copy_threads) {
   segment_.reserve(0, sizeof(shm::FamilyLayout));
   owners_ = shm::OwnerTable(layout().owners, layout().lives);
   has_nursery_ = birth != nullptr;
-  member_token_ = sys::process_token();
   const int self = sys::process_id();
   for (const std::uint16_t slot : {shm::kHostSlot, shm::kWardenSlot}) {
     owners_.claim_slot(slot, self);
@@ -145,6 +144,8 @@ void Family::found(BirthFn birth, bool copy_threads) {
   start_warden({&layout(), wardens_end.get(), host_pidfd.get(), self, birth, socket_.get(),
                 segment_.fd(), space_.segment()},
                copy_threads);
+  member_token_ = sys::process_token();
+  space_.publish();
 }
 
 void Family::start_warden(const WardenStart& start, bool copy_threads) {

@@ -77,8 +77,8 @@ class Family {
   bool has_nursery_ = false;
   bool has_place_ = true;
   std::atomic<bool> is_protected_{false};
-  std::uint64_t member_token_ = 0;  // of the process this object is valid in
-  Family* inherited_ = nullptr;     // a parent's, kept reachable so that it is no leak
+  std::atomic<std::uint64_t> member_token_{0};  // of the process this object is valid in
+  Family* inherited_ = nullptr;                 // a parent's, kept reachable so that it is no leak
 };
 
 }  // namespace brood::warden

@@ -85,8 +85,9 @@ void ObjectSpace::move_descriptors(int warden_socket) noexcept {
 void ObjectSpace::attach(shm::OwnerId me) noexcept {
   objects_.attach(segment().region(), me);
   token_ = sys::process_token();
-  the_space.store(this, std::memory_order_release);
 }
+
+void ObjectSpace::publish() noexcept { the_space.store(this, std::memory_order_release); }
 
 void ObjectSpace::found(const shm::FamilyLayout& family, int socket, std::size_t limit_bytes) {
   family_ = &family;
@@ -128,6 +129,7 @@ void ObjectSpace::enter(shm::OwnerId me, int warden_socket) noexcept {
   socket_ = warden_socket;
   has_place_ = true;
   attach(me);
+  publish();
 }
 
 void ObjectSpace::enter_worker(shm::OwnerId me, bool has_place) noexcept {

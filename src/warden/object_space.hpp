@@ -60,6 +60,8 @@ class ObjectSpace {
   [[nodiscard]] ObjectSegment segment() const noexcept {
     return {segment_.base(), segment_.fd(), payload_bytes_, limit_bytes_};
   }
+  // From now on all threads of this process find it: a space that was founded has its warden.
+  void publish() noexcept;
   // The descriptors have got other numbers.
   void move_descriptors(int warden_socket) noexcept;
   [[nodiscard]] int segment_fd() const noexcept { return segment_.fd(); }

@@ -245,7 +245,8 @@ class Warden {
     for (std::size_t slot = 0; slot < owners_.size(); ++slot) {
       const shm::OwnerWord word = owners_.look(static_cast<std::uint16_t>(slot));
       if (word.state != shm::OwnerState::claimed || word.pid != registrar_pid) continue;
-      bury_owner({static_cast<std::uint16_t>(slot), word.epoch});
+      const shm::OwnerId owner{static_cast<std::uint16_t>(slot), word.epoch};
+      if (!is_known(owner)) bury_owner(owner);
     }
   }
 

@@ -17,7 +17,10 @@ DeadlineNs deadline_in(const std::chrono::duration<Rep, Period>& duration) noexc
 
 template <class Clock, class Duration>
 DeadlineNs deadline_at(const std::chrono::time_point<Clock, Duration>& moment) {
-  return deadline_in(moment - Clock::now());
+  const auto now = Clock::now();
+  // What is long past must not overflow.
+  if (moment <= now) return deadline_in(Duration::zero());
+  return deadline_in(moment - now);
 }
 
 }  // namespace brood::detail
