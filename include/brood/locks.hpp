@@ -143,7 +143,7 @@ class Event final : public detail::EventCore {
 
  private:
   friend struct detail::HandleCodec<Event>;
-  explicit Event(detail::ObjectHandle handle) noexcept : EventCore(std::move(handle)) {}
+  explicit Event(detail::ObjectHandle handle) : EventCore(std::move(handle)) {}
 };
 
 // Lets those who hold its lock wait until others say that something has changed. It is Lockable

@@ -11,6 +11,8 @@ void bury_in(const shm::ObjectPlace& object, shm::OwnerId dead, shm::Objects& ob
   switch (object.kind) {
     case shm::ObjectKind::lock:
       return bury_in_lock(object, dead);
+    case shm::ObjectKind::event:
+      return bury_in_event(object, objects);
     case shm::ObjectKind::semaphore:
       return bury_in_semaphore(object, dead);
     case shm::ObjectKind::condition:

@@ -1,5 +1,7 @@
 #include "channel/sync_burial.hpp"
 
+#include "channel/doorbell.hpp"
+#include "channel/event_layout.hpp"
 #include "shm/barrier.hpp"
 #include "shm/condition.hpp"
 #include "shm/lock.hpp"
@@ -10,6 +12,11 @@ namespace brood::channel {
 void bury_in_lock(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {
   if (object.body.size() < sizeof(shm::LockBody)) return;
   shm::orphan(*reinterpret_cast<shm::LockBody*>(object.body.data()), dead);
+}
+
+void bury_in_event(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept {
+  if (object.body.size() < sizeof(SharedEvent)) return;
+  ring_all_doorbells(reinterpret_cast<SharedEvent*>(object.body.data())->board, objects);
 }
 
 void bury_in_semaphore(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {

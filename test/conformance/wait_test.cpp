@@ -221,6 +221,46 @@ TEST_P(WaitTest, ProcessesAndDescriptorsMix) {
   p.join();
 }
 
+TEST_P(WaitTest, ConnectionsQueuesAndEventsMix) {
+  auto [ours, theirs] = Pipe();
+  Queue<int> queue;
+  const Event event;
+  EXPECT_EQ(wait({ours, queue, event}, 0s), Places{});
+  Process p(ProcessOptions{.start = GetParam()}, [](Event e) { e.set(); }, event);
+  p.start();
+  EXPECT_EQ(wait({ours, queue, event}), Places{2});
+  p.join();
+  queue.put(1);
+  theirs.send(2);
+  EXPECT_EQ(wait({ours, queue, event, p}), (Places{0, 1, 2, 3}));
+  event.clear();
+  static_cast<void>(queue.get());
+  EXPECT_EQ(wait({queue, event, ours}), Places{2});
+}
+
+TEST_P(WaitTest, AnEventIsReadyWhileItIsSet) {
+  const Event event;
+  event.set();
+  EXPECT_EQ(wait({event}), Places{0}) << "set before anybody asked for a descriptor";
+  EXPECT_EQ(wait({event}), Places{0}) << "and still";
+  event.clear();
+  EXPECT_EQ(wait({event}, 10ms), Places{});
+  const Event same = event;
+  for (int round = 0; round < 100; ++round) {
+    std::thread setter([&same] { same.set(); });
+    EXPECT_EQ(wait({event}), Places{0});
+    setter.join();
+    same.clear();
+    EXPECT_EQ(wait({event}, 0s), Places{});
+  }
+  // Who cleared it is another process.
+  event.set();
+  Process p(ProcessOptions{.start = GetParam()}, [](Event e) { e.clear(); }, event);
+  p.start();
+  p.join();
+  EXPECT_EQ(wait({event}, 10ms), Places{});
+}
+
 TEST_P(WaitTest, AProcessClassOfOnesOwnCanBeWaitedFor) {
   struct Own : ProcessBase {
     using ProcessBase::ProcessBase;

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <ostream>
 #include <string>
@@ -81,6 +82,11 @@ class EventCore {
     return wait_before(deadline_at(limit));
   }
 
+  // For wait() and your own event loop: a descriptor that is readable while the event is set. Never
+  // read from it. After a clear() by another process it stays readable until this one asks is_set()
+  // or waits. Throws SystemError.
+  [[nodiscard]] int fileno() const;
+
   explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
   [[nodiscard]] const ObjectHandle& object_handle() const noexcept { return handle_; }
   // <Event set>, <Event unset>.
@@ -90,13 +96,16 @@ class EventCore {
 
  protected:
   EventCore();
-  explicit EventCore(ObjectHandle handle) noexcept : handle_(std::move(handle)) {}
+  explicit EventCore(ObjectHandle handle);
 
  private:
+  struct Watch;
+
   bool wait_before(DeadlineNs deadline) const;
   [[nodiscard]] std::string describe() const;
 
   ObjectHandle handle_;
+  std::shared_ptr<Watch> watch_;  // this process's descriptor, if it has asked for one
 };
 
 // Handles that are sent together.
