@@ -4,6 +4,7 @@
 #include "channel/event_layout.hpp"
 #include "shm/barrier.hpp"
 #include "shm/condition.hpp"
+#include "shm/event.hpp"
 #include "shm/lock.hpp"
 #include "shm/semaphore.hpp"
 
@@ -16,7 +17,8 @@ void bury_in_lock(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {
 
 void bury_in_event(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept {
   if (object.body.size() < sizeof(SharedEvent)) return;
-  ring_all_doorbells(reinterpret_cast<SharedEvent*>(object.body.data())->board, objects);
+  auto& body = *reinterpret_cast<SharedEvent*>(object.body.data());
+  if (shm::is_set(body.event)) ring_all_doorbells(body.board, objects);
 }
 
 void bury_in_semaphore(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {
