@@ -35,16 +35,22 @@ TEST_P(WorkerTest, ItHasNoDescriptorsButTheStreamsAndItsOwn) {
   {
     Pool pool(with(2));
     int sockets = 0;
+    int pidfds = 0;
     for (const std::string& file : pool.apply(my_files)) {
       const int fd = std::atoi(file.c_str());
-      // The two segments, and the way to the warden.
+      // The three segments, the way to the warden, and what tells of the warden's end.
       const bool its_own = file.find("memfd:brood:") != std::string::npos;
       sockets += file.find("socket:") != std::string::npos && fd > 2 ? 1 : 0;
-      EXPECT_TRUE(fd <= 2 || its_own || sockets == 1) << file;
+      pidfds += file.find("[pidfd]") != std::string::npos ? 1 : 0;
+      const bool the_wardens =
+          file.find("socket:") != std::string::npos || file.find("[pidfd]") != std::string::npos;
+      EXPECT_TRUE(fd <= 2 || its_own || the_wardens) << file;
       if (fd == 0) {
         EXPECT_NE(file.find("/dev/null"), std::string::npos) << file;
       }
     }
+    EXPECT_EQ(sockets, 1);
+    EXPECT_EQ(pidfds, 1);
   }
   for (const int fd : {pipe_ends[0], pipe_ends[1], high}) close(fd);
 }
