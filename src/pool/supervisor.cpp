@@ -347,14 +347,9 @@ class Supervisor {
     clear_desk(view_.desk(slot));
     shm::WorkerEntry& entry = view_.entry(slot);
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
-    const WorkerStart worker{view_,
-                             start_.segment_fd,
-                             start_.arena_limit_bytes,
-                             *id,
-                             member,
-                             sys::process_id(),
-                             start_.fd_limit,
-                             start_.process_name};
+    const WorkerStart worker{
+        view_,  start_.segment_fd, start_.arena_limit_bytes, *id,
+        member, sys::process_id(), start_.fd_limit,          start_.process_name};
     sys::Fd pidfd;
     // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
     sys::SignalsBlocked blocked;

@@ -379,8 +379,7 @@ void worker_main(const WorkerStart& start) noexcept {
   for (const Zone& zone : {geometry.caller_zone, geometry.supervisor_zone}) {
     if (sys::make_read_only(start.view.at(zone.offset), zone.bytes) < 0) sys::exit_now(1);
   }
-  warden::Family::remain_in_worker(start.member.value_or(shm::OwnerId{}),
-                                   start.member.has_value());
+  warden::Family::remain_in_worker(start.member.value_or(shm::OwnerId{}), start.member.has_value());
 
   crash_pid = sys::process_id();
   crash_desk = &start.view.desk(start.me.slot);
