@@ -114,6 +114,18 @@ TEST(OwnerTableTest, StepsOutOfOrderAreRefusedAndChangeNothing) {
   EXPECT_FALSE(t.table.release(never));
 }
 
+TEST(OwnerTableTest, AProcessSettlesItselfBeforeOrAfterWhoStartedItButNotInABuriedPlace) {
+  Table<1> t;
+  const OwnerId id = t.claimed();
+  EXPECT_TRUE(t.table.settle_self(id, kMember));
+  EXPECT_FALSE(t.table.settle(id, kMember)) << "its starter comes later";
+  EXPECT_TRUE(t.table.settle_self(id, kMember)) << "as if the starter had come first";
+  EXPECT_FALSE(t.table.settle_self(id, kMember + 1));
+  ASSERT_TRUE(t.table.mark_dead(id));
+  ASSERT_TRUE(t.table.release(id));
+  EXPECT_FALSE(t.table.settle_self(id, kMember));
+}
+
 TEST(OwnerTableTest, AFormerTenantsNameDoesNotFitTheNext) {
   Table<1> t;
   const OwnerId old = t.dead();
