@@ -173,6 +173,8 @@ class Warden {
   void bear(Announcement said, sys::Fd line, int asker_pid) noexcept {
     if (start_.birth == nullptr) return say_unborn(line, ENOSYS);
     if (free_index() == kMaxMembers) return say_unborn(line, EAGAIN);
+    // Of an asker that has died meanwhile, the claim is buried.
+    if (said.has_owner != 0 && !is_claimed(said.owner)) return say_unborn(line, ESRCH);
     said.parent_pid = asker_pid;
     sys::Fd pidfd;
     const long pid = sys::clone_quiet(pidfd);
@@ -181,6 +183,12 @@ class Warden {
     said.pid = static_cast<std::int32_t>(pid);
     if (said.has_owner != 0) owners_.settle(said.owner, said.pid);
     enlist(said, std::move(pidfd))->line = std::move(line);
+  }
+
+  [[nodiscard]] bool is_claimed(shm::OwnerId owner) const noexcept {
+    if (owner.slot >= owners_.size()) return false;
+    const shm::OwnerWord word = owners_.look(owner.slot);
+    return word.state == shm::OwnerState::claimed && word.epoch == owner.epoch;
   }
 
   static void say_unborn(const sys::Fd& line, int error) noexcept {
