@@ -185,7 +185,8 @@ std::vector<CallKind> make_kinds() {
       {"eventfd2", SYS_eventfd2, {EMFILE, ENFILE, ENODEV, ENOMEM, EPERM}},
       // ECHILD too is an answer.
       {"waitid", SYS_waitid, {EINTR}},
-      {"getpgid", SYS_getpgid, {ESRCH, EPERM}},
+      // Only orphans are asked, and a dead worker is one until it is reaped.
+      {"getpgid", SYS_getpgid, {ESRCH, EPERM}, nullptr, false, true},
       {"setpgid", SYS_setpgid, {EPERM, EACCES, ESRCH}},
       {"prctl", SYS_prctl, {EPERM, EINVAL}},
       {"rt_sigprocmask", SYS_rt_sigprocmask, {EPERM}},
