@@ -3,7 +3,9 @@
 
 // clang-format off
 #include "brood/pool.hpp"
+#include "brood/pool_options.hpp"
 #include "brood/future.hpp"
+#include "brood/task.hpp"
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"

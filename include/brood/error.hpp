@@ -35,10 +35,17 @@ class TimeoutError : public Error {
   using Error::Error;
 };
 
-// A task ran longer than its own limit and was ended.
+// A task ran for longer than it may, or missed its deadline, and was ended.
 class TaskTimeout : public TimeoutError {
  public:
-  using TimeoutError::TimeoutError;
+  explicit TaskTimeout(const std::string& what, int attempts = 1)
+      : TimeoutError(what), attempts_(attempts) {}
+
+  // How often the task was started; 0: it was still waiting.
+  [[nodiscard]] int attempts() const noexcept { return attempts_; }
+
+ private:
+  int attempts_;
 };
 
 // The task was cancelled; no value will come.
@@ -195,6 +202,7 @@ struct RemoteInfo {
   std::string task = {};       // name of the callable
   std::string type_name = {};  // demangled type that was thrown there
   std::string backtrace = {};  // of the throw or catch there, a line a frame; may be empty
+  int attempts = 1;            // how often the task was started, this time included
 };
 
 // An exception of a non-standard type thrown in a task. Deliberately no brood::Error.

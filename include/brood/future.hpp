@@ -21,7 +21,8 @@ namespace brood {
 //   Ownership: move-only. The destructor neither waits nor cancels: the task runs all the same and
 //              its result is dropped. A Future may outlive its Pool.
 //   Errors:    get() throws what the task threw (a standard exception as its own type, any other
-//              as RemoteError), WorkerDied, PoolClosed if the pool ended before the task was run,
+//              as RemoteError), WorkerDied, TaskTimeout if it ran longer than it may or missed its
+//              deadline, Cancelled, PoolClosed if the pool ended before the task was run,
 //              BrokenPool, FamilyBroken, DecodeError, ArenaFull if the result found no room. Waits
 //              serve signals (signals.hpp): Interrupted, after which the result can still be got.
 //   Death:     of the worker ends the wait with WorkerDied within about a millisecond, or starts
@@ -49,6 +50,20 @@ class [[nodiscard]] Future {
 
   // Whether get() would return or throw at once. Requires valid().
   [[nodiscard]] bool ready() const noexcept { return core_ != nullptr && core_->ready(task_); }
+
+  // Whether a worker is at it now.
+  [[nodiscard]] bool running() const noexcept {
+    return core_ != nullptr && core_->is_running(task_);
+  }
+
+  // No value is wanted. True: none will come, and get() throws Cancelled at once. A task that waits
+  // is never run; one that runs is asked to stop (stop_requested() in task.hpp), and its worker
+  // killed after PoolOptions::grace if it does not. False: the task has ended, or ended by its time
+  // limit, before. Never blocks.
+  bool cancel() noexcept { return core_ != nullptr && core_->cancel(task_); }
+  [[nodiscard]] bool cancelled() const noexcept {
+    return core_ != nullptr && core_->is_cancelled(task_);
+  }
 
   // Waits for the result and moves it out: once. Throws also Error if there is none to get.
   R get() {

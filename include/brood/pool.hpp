@@ -22,49 +22,10 @@
 #include "brood/detail/map_job.hpp"
 #include "brood/future.hpp"
 #include "brood/imap.hpp"
+#include "brood/pool_options.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
-
-struct PoolOptions {
-  std::size_t workers = cpu_count();  // 1 ... 480
-  // How the workers start. Empty: fork, refused in a process that has other threads.
-  std::optional<StartMethod> start = std::nullopt;
-  // How often a task is started again after its worker died.
-  unsigned retries = 0;
-  // The pool breaks when so many workers in a row die before they are ready to work.
-  unsigned restart_limit = 16;
-  // Shown by ps: "brood:NAME/i".
-  std::string name = "pool";
-};
-
-struct TaskOptions {
-  std::optional<unsigned> retries = std::nullopt;  // empty: the pool's
-};
-
-struct MapOptions {
-  std::size_t chunk_size = 0;  // elements that go to a worker at once; 0: automatic
-  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
-};
-
-// A snapshot of what a pool is doing.
-struct PoolStats {
-  struct Worker {
-    int pid = 0;
-    std::string state;       // starting, idle, claimed, running, replying
-    std::string task;        // type of the callable it runs; empty if none
-    std::uint64_t done = 0;  // tasks finished by this process
-    std::chrono::nanoseconds cpu{};
-    std::uint64_t rss_bytes = 0;
-    std::uint32_t restarts = 0;  // processes that held its place before
-  };
-  std::vector<Worker> workers;
-  std::size_t pending = 0;    // submitted, not taken yet
-  std::size_t running = 0;    // taken by a worker
-  std::uint64_t done = 0;     // ended, in whatever way
-  std::uint64_t died = 0;     // workers that died
-  std::uint64_t retried = 0;  // tasks started again after a death
-};
 
 // Runs functions in worker processes and survives their crashes.
 //
@@ -74,7 +35,7 @@ struct PoolStats {
 //
 //   Threads:   all members may be called from several threads at once.
 //   Blocking:  apply(), map(), join() and shutdown(); the destructor for the time that ending the
-//              workers takes. submit() never.
+//              workers takes. submit() only while PoolOptions::max_pending tasks wait.
 //   Ownership: movable. The destructor ends the workers at once and drops what they run, like
 //              terminate(): get your results, or close() and join(), before. No thread, signal
 //              handler or SIGCHLD is used in this process. In a process that you fork yourself,
@@ -106,15 +67,34 @@ class Pool {
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit(F&& f, Args&&... args) {
-    return submit(TaskOptions{}, std::forward<F>(f), std::forward<Args>(args)...);
+    return *admitted(core().defaults(), detail::kNoDeadline, f, std::forward<Args>(args)...);
   }
   template <class F, class... Args>
   auto submit(const TaskOptions& options, F&& f, Args&&... args) {
-    using Call = detail::Call<std::decay_t<F>, Args...>;
-    detail::TaskSpec spec;
-    spec.retries = options.retries.value_or(core().default_retries());
-    const detail::TaskTicket task = Call::submit(core(), spec, f, std::forward<Args>(args)...);
-    return Future<typename Call::Result>(core_, task);
+    return *admitted(options, detail::kNoDeadline, f, std::forward<Args>(args)...);
+  }
+
+  // The same if there is room (PoolOptions::max_pending) now, or before `limit` has passed; else
+  // nullopt, and the arguments are untouched.
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
+  auto try_submit(F&& f, Args&&... args) {
+    return admitted(core().defaults(), 0, f, std::forward<Args>(args)...);
+  }
+  template <class F, class... Args>
+  auto try_submit(const TaskOptions& options, F&& f, Args&&... args) {
+    return admitted(options, 0, f, std::forward<Args>(args)...);
+  }
+  template <class F, class... Args>
+    requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
+  auto submit_for(std::chrono::nanoseconds limit, F&& f, Args&&... args) {
+    return admitted(core().defaults(), detail::deadline_after(limit), f,
+                    std::forward<Args>(args)...);
+  }
+  template <class F, class... Args>
+  auto submit_for(std::chrono::nanoseconds limit, const TaskOptions& options, F&& f,
+                  Args&&... args) {
+    return admitted(options, detail::deadline_after(limit), f, std::forward<Args>(args)...);
   }
 
   // Python's name for submit.
@@ -219,6 +199,26 @@ class Pool {
 
   static detail::DeadlineNs deadline_of(const MapOptions& options) {
     return options.timeout ? detail::deadline_after(*options.timeout) : detail::kNoDeadline;
+  }
+
+  // Empty: there was no room by then.
+  template <class F, class... Args>
+  auto admitted(const detail::TaskSpec& defaults, detail::DeadlineNs deadline, F& f,
+                Args&&... args) {
+    using Call = detail::Call<std::decay_t<F>, Args...>;
+    using Submitted = std::optional<Future<typename Call::Result>>;
+    const detail::Admission admission(core(), deadline);
+    if (!admission) return Submitted();
+    detail::TaskSpec spec = defaults;
+    const detail::TaskTicket task = Call::submit(core(), spec, f, std::forward<Args>(args)...);
+    return Submitted(Future<typename Call::Result>(core_, task));
+  }
+  template <class F, class... Args>
+  auto admitted(const TaskOptions& options, detail::DeadlineNs deadline, F& f, Args&&... args) {
+    auto future = admitted(core().spec_of(options), deadline, f, std::forward<Args>(args)...);
+    // Asked already, it cancels at once.
+    if (future && options.stop.stop_possible()) core().cancel_on(options.stop, future->task_);
+    return future;
   }
 
   template <class How, class F, class Range>

@@ -28,4 +28,9 @@ inline void raise_order(const PoolView& view, shm::PoolOrder to) noexcept {
   call_supervisor(view);
 }
 
+// A task or element has ended by its time limit: for the statistics.
+inline void count_timed_out(const PoolView& view) noexcept {
+  view.shared().timed_out.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace brood::pool

@@ -3,14 +3,17 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "brood/detail/pool_core.hpp"
 #include "brood/pool.hpp"
+#include "pool/admission.hpp"
 #include "pool/call.hpp"
 #include "pool/idle.hpp"
 #include "pool/records.hpp"
@@ -80,17 +83,23 @@ class PoolCaller final : public detail::PoolCore {
   explicit PoolCaller(const PoolOptions& options)
       : owner_token_(sys::process_token()),
         workers_(options.workers),
-        retries_(options.retries),
+        grace_ns_(require_positive(options.grace, "PoolOptions::grace", 0)),
         process_name_("brood:" + options.name) {
     if (workers_ == 0 || workers_ > kMaxWorkers) {
       throw StartError("brood: a pool has 1 to " + std::to_string(kMaxWorkers) + " workers, not " +
                        std::to_string(workers_));
     }
+    if (options.max_pending == 0) {
+      throw StartError("brood: PoolOptions::max_pending is at least 1");
+    }
+    set_limits(defaults_, options.task_timeout, options.retries);
+    defaults_.retry_exceptions = options.retry_exceptions;
     const start::Choice choice = start::choose(options.start);
     warden::Family& family = warden::Family::join();
     family_ = &family;
     make_segment();
     make_shared_objects();
+    waiting_.emplace(view_, options.max_pending);
     if (choice.method == StartMethod::fork) {
       fork_supervisor(family, options, choice.asked_for);
     } else {
@@ -103,7 +112,22 @@ class PoolCaller final : public detail::PoolCore {
   }
 
   [[nodiscard]] std::size_t workers() const noexcept override { return workers_; }
-  [[nodiscard]] std::uint32_t default_retries() const noexcept override { return retries_; }
+  [[nodiscard]] const TaskSpec& defaults() const noexcept override { return defaults_; }
+
+  [[nodiscard]] TaskSpec spec_of(const TaskOptions& options) const override {
+    TaskSpec spec = defaults_;
+    set_limits(spec, options.timeout, options.retries.value_or(defaults_.retries));
+    if (options.deadline && !is_debugged_) {
+      spec.deadline_ns = options.deadline->time_since_epoch().count();
+    }
+    spec.retry_exceptions = options.retry_exceptions.value_or(defaults_.retry_exceptions);
+    spec.priority = static_cast<std::uint32_t>(options.priority);
+    if (spec.priority >= shm::kPriorities) {
+      throw Error("brood: TaskOptions::priority is none of Priority's values");
+    }
+    spec.name = options.name;
+    return spec;
+  }
 
   [[nodiscard]] detail::Addresses addresses() const noexcept override { return addresses_; }
 
@@ -126,8 +150,26 @@ class PoolCaller final : public detail::PoolCore {
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
+  bool admit(DeadlineNs deadline) override {
+    if (!waiting_->is_limited() || waiting_->take_place()) return true;
+    while (sys::now_ns() < deadline) {
+      require_mine();
+      require_open();
+      const sys::FutexWord& wanted = waiting_->want_room();
+      if (waiting_->take_place()) return true;
+      start::futex_wait_serving_signals(&wanted, 1, std::min(deadline, sys::now_ns() + kLookUpNs));
+      if (waiting_->take_place()) return true;
+    }
+    return false;
+  }
+  void leave() noexcept override {
+    if (waiting_->is_limited()) waiting_->give_place_back();
+  }
+
   TaskTicket commit(const TaskDraft& draft, detail::TaskBaggage baggage) override {
+    const std::int64_t deadline = view_.request(draft.index).deadline_ns;
     const TaskTicket task = records_->commit(draft, std::move(baggage));
+    if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     // Somebody who looks will find it, or pass the rest on.
     if (!idle_.anyone_looking()) idle_.wake_one();
     return task;
@@ -150,7 +192,7 @@ class PoolCaller final : public detail::PoolCore {
   [[nodiscard]] bool ready(TaskTicket task) const noexcept override {
     if (!is_mine()) return false;
     const TaskWord word = word_of(task);
-    if (word.phase == TaskPhase::done || !pool::is_plausible(word, task.generation)) return true;
+    if (pool::has_outcome(word) || !pool::is_plausible(word, task.generation)) return true;
     return condition() != PoolCondition::running && condition() != PoolCondition::starting;
   }
 
@@ -163,6 +205,36 @@ class PoolCaller final : public detail::PoolCore {
                        sleep_until(task, deadline);
     look_time_.learn(sys::now_ns() - start);
     return ended;
+  }
+
+  bool cancel(TaskTicket task) noexcept override {
+    if (!is_mine()) return false;
+    const pool::CancelStep step = pool::cancel_task(view_.state(task.index), task.generation);
+    if (step == pool::CancelStep::too_late) return false;
+    if (step == pool::CancelStep::already) return true;
+    cancelled_.fetch_add(1, std::memory_order_relaxed);
+    // Its worker is given its grace; a pool that drains may have waited for this one alone.
+    if (step == pool::CancelStep::stopping || order() != PoolOrder::run) {
+      pool::call_supervisor(view_);
+    }
+    return true;
+  }
+
+  void cancel_on(const std::stop_token& stop, TaskTicket task) override {
+    const auto cancel_it = [this, task] { cancel(task); };
+    using Callback = std::stop_callback<decltype(cancel_it)>;
+    records_->attach(task, std::make_shared<Callback>(stop, cancel_it));
+  }
+
+  [[nodiscard]] bool is_cancelled(TaskTicket task) const noexcept override {
+    if (!is_mine()) return false;
+    const TaskWord word = word_of(task);
+    return word.generation == task.generation && word.settled && !word.expired;
+  }
+  [[nodiscard]] bool is_running(TaskTicket task) const noexcept override {
+    if (!is_mine()) return false;
+    const TaskWord word = word_of(task);
+    return word.generation == task.generation && word.phase == TaskPhase::claimed && !word.settled;
   }
 
   // ---- taking results out
@@ -178,8 +250,8 @@ class PoolCaller final : public detail::PoolCore {
 
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
-    const detail::Thunk thunk = detail::find_thunk(view_.request(task.index).thunk);
-    pool::throw_reply(reply, std::string(thunk.name), index);
+    const std::uint32_t attempts = view_.state(task.index).attempts.load(std::memory_order_relaxed);
+    pool::throw_reply(reply, name_of(task), attempts, index);
   }
 
   void release(TaskTicket task) noexcept override {
@@ -239,7 +311,10 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] PoolStats stats() const override {
     require_mine();
-    return pool::read_stats(view_, workers_);
+    PoolStats stats = pool::read_stats(
+        view_, workers_, [this](std::uint32_t index) { return records_->name_of(index); });
+    stats.cancelled = cancelled_.load(std::memory_order_relaxed);
+    return stats;
   }
 
  private:
@@ -290,6 +365,7 @@ class PoolCaller final : public detail::PoolCore {
                                       &family.layout(),
                                       family.socket(),
                                       sys::process_id(),
+                                      grace_ns_,
                                       process_name_.c_str()};
     start::Forked child = start::fork_now(start::ForkFor::service, asked_for);
     if (child.pid == 0) pool::supervisor_main(start);
@@ -304,6 +380,7 @@ class PoolCaller final : public detail::PoolCore {
     order.arena_limit_bytes = arena_limit_;
     order.workers = static_cast<std::uint32_t>(workers_);
     order.restart_limit = std::max(options.restart_limit, 1U);
+    order.grace_ns = grace_ns_;
     order.caller_pid = sys::process_id();
     order.process_name = process_name_;
     const std::array descriptors = {segment_.fd()};
@@ -426,6 +503,53 @@ class PoolCaller final : public detail::PoolCore {
 
   // ---- tasks
 
+  static std::int64_t require_positive(std::chrono::nanoseconds time, const char* option,
+                                       std::int64_t least) {
+    if (time.count() < least) {
+      throw Error(std::string("brood: ") + option + " is " +
+                  (least == 0 ? "negative" : "not positive"));
+    }
+    return time.count();
+  }
+
+  void set_limits(TaskSpec& spec, std::optional<std::chrono::nanoseconds> timeout,
+                  unsigned retries) const {
+    constexpr unsigned kMostRetries = 0xffff;
+    if (retries > kMostRetries) {
+      throw Error("brood: at most " + std::to_string(kMostRetries) + " retries, not " +
+                  std::to_string(retries));
+    }
+    spec.retries = retries;
+    if (timeout) spec.timeout_ns = require_positive(*timeout, "the timeout of a task", 1);
+    if (is_debugged_) spec.timeout_ns = detail::kNoDeadline;
+  }
+
+  // Whoever is free ends the task when it is too late; if nobody is, the supervisor does.
+  void watch_deadline(TaskTicket task, std::int64_t deadline) noexcept {
+    sys::Atomic<std::int64_t>& earliest = view_.caller().deadline_ns;
+    const std::int64_t now = sys::now_ns();
+    if (deadline <= now) {
+      if (pool::expire_pending(view_.state(task.index), task.generation)) {
+        pool::count_timed_out(view_);
+      }
+      return;
+    }
+    std::int64_t known = earliest.load(std::memory_order_relaxed);
+    // One that is over has been looked at, or is going to be.
+    while ((known <= now || deadline < known) &&
+           !earliest.compare_exchange_weak(known, deadline, std::memory_order_seq_cst)) {
+    }
+    if (deadline < view_.supervisor().next_look_ns.load(std::memory_order_seq_cst)) {
+      pool::call_supervisor(view_);
+    }
+  }
+
+  [[nodiscard]] std::string name_of(TaskTicket task) const {
+    std::string name = records_->name_of(task.index);
+    if (!name.empty()) return name;
+    return std::string(detail::find_thunk(view_.request(task.index).thunk).name);
+  }
+
   [[nodiscard]] TaskWord word_of(TaskTicket task) const noexcept {
     return TaskWord::unpack(view_.state(task.index).word.load(std::memory_order_acquire));
   }
@@ -509,7 +633,14 @@ class PoolCaller final : public detail::PoolCore {
   const std::uint64_t number_ = next_number();  // of this pool in this process
   std::size_t workers_;
   std::size_t cpus_ = static_cast<std::size_t>(sys::usable_cpus());
-  std::uint32_t retries_;
+  std::int64_t grace_ns_;
+  // Nobody is to be hurried while somebody looks at a process with a debugger.
+  const bool is_debugged_ = [] {
+    const char* debug = std::getenv("BROOD_DEBUG");
+    return debug != nullptr && std::string_view(debug) == "1";
+  }();
+  TaskSpec defaults_;
+  std::atomic<std::uint64_t> cancelled_{0};
   std::string process_name_;
   warden::Family* family_ = nullptr;
   SegmentSize segment_size_{};
@@ -517,6 +648,7 @@ class PoolCaller final : public detail::PoolCore {
   shm::Segment segment_;
   PoolView view_;
   pool::IdleWorkers idle_;
+  std::optional<pool::WaitingTasks> waiting_;  // always, once constructed
   std::size_t arena_limit_ = 0;
   detail::ThunkId thunks_at_start_ = 0;
   std::optional<std::vector<sys::MemoryRange>> code_at_start_;

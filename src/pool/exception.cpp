@@ -161,9 +161,11 @@ std::vector<std::byte> to_bytes(const EncodedException& encoded) {
 
 }  // namespace
 
-std::vector<std::byte> encode_current_exception(bool from_user) noexcept {
+std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t attempts) noexcept {
   try {
-    return to_bytes(describe_current(from_user));
+    EncodedException encoded = describe_current(from_user);
+    encoded.attempts = attempts;
+    return to_bytes(encoded);
   } catch (...) {
     try {
       EncodedException bare;
@@ -181,6 +183,7 @@ void throw_encoded(std::span<const std::byte> bytes, RemoteInfo info) {
   reader.expect_end();
   info.type_name = encoded.type_name;
   info.worker_pid = encoded.worker_pid;
+  info.attempts = static_cast<int>(encoded.attempts);
   const auto& all = known_types();
   if (encoded.kind > all.size()) throw DecodeError("a task ended with an unknown kind of error");
   if (encoded.kind == kRemote) throw RemoteError(encoded.what, std::move(info));

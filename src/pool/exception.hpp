@@ -17,6 +17,7 @@ struct EncodedException {
   std::int32_t code = 0;     // of system_error and SystemError
   bool generic_code = true;  // else of the system category
   std::int32_t worker_pid = 0;
+  std::uint32_t attempts = 1;
   std::string what;
   std::string type_name;  // demangled
 };
@@ -24,7 +25,8 @@ struct EncodedException {
 // The exception being handled. `from_user` says that the user's function threw it: then a brood
 // error in it is a RemoteError to the caller, who must not take it for one of the pool itself.
 // Never throws; without memory for the texts it leaves them out.
-std::vector<std::byte> encode_current_exception(bool from_user) noexcept;
+std::vector<std::byte> encode_current_exception(bool from_user,
+                                                std::uint32_t attempts = 1) noexcept;
 
 // Throws what the bytes stand for: a standard exception as its own type, with a RemoteInfo. Throws
 // DecodeError if they stand for nothing.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -27,16 +28,44 @@ namespace {
 // Enough to keep up with one abandoned task per task submitted.
 constexpr std::size_t kCollectedPerDraft = 2;
 
+std::uint16_t flags_of(const TaskSpec& spec) noexcept {
+  std::uint16_t flags = 0;
+  const auto set = [&](shm::TaskFlag flag) { flags |= static_cast<std::uint16_t>(flag); };
+  if (spec.retry_exceptions) set(shm::TaskFlag::retry_exceptions);
+  if (spec.timeout_ns != shm::kNoLimitNs || spec.deadline_ns != shm::kNoLimitNs) {
+    set(shm::TaskFlag::limited);
+  }
+  return flags;
+}
+
 }  // namespace
 
-bool has_ended(const PoolView& view, TaskTicket task) noexcept {
-  const TaskWord word =
-      TaskWord::unpack(view.state(task.index).word.load(std::memory_order_acquire));
+namespace {
+
+bool is_used(const RingWriter& ring) noexcept { return ring.capacity_log() != 0; }
+
+TaskWord word_of(const PoolView& view, TaskTicket task) noexcept {
+  return TaskWord::unpack(view.state(task.index).word.load(std::memory_order_acquire));
+}
+
+// Whether nobody works on it any more.
+bool is_done(const PoolView& view, TaskTicket task) noexcept {
+  const TaskWord word = word_of(view, task);
   return word.phase == shm::TaskPhase::done && word.generation == task.generation;
 }
 
+}  // namespace
+
+bool has_ended(const PoolView& view, TaskTicket task) noexcept {
+  const TaskWord word = word_of(view, task);
+  return has_outcome(word) && word.generation == task.generation;
+}
+
 Records::Records(const shm::Segment& segment, const PoolView& view, std::size_t arena_limit_bytes)
-    : segment_(segment), view_(view), ring_(view.caller().ring, view.ring_cells()) {
+    : segment_(segment), view_(view) {
+  for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
+    rings_[priority] = {view.caller().rings[priority], view.ring_cells(priority)};
+  }
   const shm::OwnerId me{shm::kCallerSlot, shm::kCallerEpoch};
   inbox_.attach(view_.inbox(segment.fd(), arena_limit_bytes), me);
   outbox_.attach(view_.outbox(segment.fd(), arena_limit_bytes), me);
@@ -44,6 +73,7 @@ Records::Records(const shm::Segment& segment, const PoolView& view, std::size_t 
     if (arena->format() < 0) throw ArenaFull("brood: there is no shared memory for a pool");
   }
   grow();
+  static_cast<void>(ring_of(shm::kNormalPriority));
 }
 
 // ---- a task's way through
@@ -53,10 +83,11 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   collect_abandoned(kCollectedPerDraft);
   const std::uint32_t index = take_record();
   TaskRequest& request = view_.request(index);
-  TaskDraft draft{index, {}};
+  TaskDraft draft{index, spec.priority, {}};
   request.arguments = BlockRef{};
   request.cells = BlockRef{};
   try {
+    static_cast<void>(ring_of(spec.priority));
     if (spec.argument_bytes <= shm::kInlineArgumentBytes) {
       draft.arguments = std::span(request.inline_arguments).first(spec.argument_bytes);
     } else {
@@ -78,10 +109,14 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   request.count = std::max<std::uint32_t>(spec.elements, 1);
   request.cell_bytes = spec.cell_bytes;
   request.argument_bytes = spec.argument_bytes;
-  request.retries = spec.retries;
+  request.retries = static_cast<std::uint16_t>(std::min(spec.retries, 0xffffU));
+  request.timeout_ns = spec.timeout_ns;
+  // Workers look at these before they know that the task is the one they mean.
+  std::atomic_ref(request.deadline_ns).store(spec.deadline_ns, std::memory_order_relaxed);
+  std::atomic_ref(request.flags).store(flags_of(spec), std::memory_order_relaxed);
   TaskState& state = view_.state(index);
   state.progress.store(0, std::memory_order_relaxed);
-  state.attempts = 0;
+  state.attempts.store(0, std::memory_order_relaxed);
   state.length = 0;
   state.kind = ReplyKind::none;
   return draft;
@@ -102,13 +137,24 @@ TaskTicket Records::commit(const TaskDraft& draft, detail::TaskBaggage baggage) 
   // Released: the supervisor's audit reads the word first, then this.
   request.generation.store(generation, std::memory_order_release);
   publish_task(view_.state(draft.index), generation);
-  ring_.push({draft.index, generation});
+  rings_[draft.priority].push({draft.index, generation});
   return {draft.index, generation};
+}
+
+void Records::attach(TaskTicket task, std::shared_ptr<void> stop) {
+  const std::lock_guard lock(mutex_);
+  baggage_[task.index].stop = std::move(stop);
+}
+
+std::string Records::name_of(std::uint32_t index) {
+  const std::lock_guard lock(mutex_);
+  const auto found = baggage_.find(index);
+  return found == baggage_.end() ? std::string() : found->second.name;
 }
 
 void Records::release(TaskTicket task, bool over) noexcept {
   const std::lock_guard lock(mutex_);
-  if (over || has_ended(view_, task)) {
+  if (over || is_done(view_, task)) {
     recycle(task);
   } else {
     abandoned_.push_back(task);
@@ -139,18 +185,34 @@ void Records::grow() {
   };
   reserve(geometry.requests, sizeof(TaskRequest), have, want);
   reserve(geometry.states, sizeof(TaskState), have, want);
-  // The ring of capacity n lies at cells n ... 2n-1.
-  reserve(geometry.ring, sizeof(std::uint64_t), want, std::size_t{want} * 2);
+  for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
+    if (is_used(rings_[priority])) reserve_ring(priority, want);
+  }
   free_.reserve(want);
   abandoned_.reserve(want);
-  if (have == 0) {
-    ring_.start(shm::kFirstRingLog);
-  } else {
-    ring_.grow();
+  for (RingWriter& ring : rings_) {
+    if (is_used(ring)) ring.grow();
   }
   view_.caller().records.store(want, std::memory_order_release);
   // Low indices on top: they are used first, and memory stays compact.
   for (std::uint32_t index = want; index > have; --index) free_.push_back(index - 1);
+}
+
+// The ring of capacity n lies at cells n ... 2n-1.
+void Records::reserve_ring(std::size_t priority, std::size_t capacity) {
+  constexpr std::size_t kCell = sizeof(std::uint64_t);
+  segment_.reserve(view_.geometry().rings[priority].offset + capacity * kCell, capacity * kCell);
+}
+
+// Throws ArenaFull if this is the first task of its priority and there is no memory for its ring.
+RingWriter& Records::ring_of(std::size_t priority) {
+  RingWriter& ring = rings_[priority];
+  if (!is_used(ring)) {
+    const std::uint32_t records = view_.records();
+    reserve_ring(priority, records);
+    ring.start(static_cast<std::uint32_t>(std::countr_zero(records)));
+  }
+  return ring;
 }
 
 // Looks at up to `most` of them, in turn.
@@ -158,7 +220,7 @@ void Records::collect_abandoned(std::size_t most) noexcept {
   for (std::size_t i = 0; i < most && !abandoned_.empty(); ++i) {
     if (next_abandoned_ >= abandoned_.size()) next_abandoned_ = 0;
     TaskTicket& task = abandoned_[next_abandoned_];
-    if (has_ended(view_, task)) {
+    if (is_done(view_, task)) {
       recycle(task);
       task = abandoned_.back();
       abandoned_.pop_back();
@@ -172,7 +234,7 @@ void Records::recycle(TaskTicket task) noexcept {
   TaskRequest& request = view_.request(task.index);
   if (request.generation.load(std::memory_order_relaxed) != task.generation) return;
   TaskState& state = view_.state(task.index);
-  if (has_ended(view_, task)) free_reply_blocks(request, state);
+  if (is_done(view_, task)) free_reply_blocks(request, state);
   free_request_blocks(request);
   if (!baggage_.empty()) baggage_.erase(task.index);
   release_task(state);

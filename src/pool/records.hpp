@@ -1,8 +1,11 @@
 // The caller's store of task records: which are free, and what memory each of them holds.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -31,6 +34,11 @@ class Records {
   // Frees the record, or remembers to once the task has ended. `over`: no task will end any more.
   void release(detail::TaskTicket task, bool over) noexcept;
 
+  // What cancels the task; kept as its baggage is.
+  void attach(detail::TaskTicket task, std::shared_ptr<void> stop);
+  // The name that the user gave the task in that record; empty if none.
+  [[nodiscard]] std::string name_of(std::uint32_t index);
+
   // A block that holds bound values, for tasks to refer to.
   std::uint64_t place(const detail::BoundBlob& blob);
   void free_in_inbox(std::uint64_t block) noexcept;
@@ -45,6 +53,8 @@ class Records {
  private:
   std::uint32_t take_record();
   void grow();
+  RingWriter& ring_of(std::size_t priority);
+  void reserve_ring(std::size_t priority, std::size_t capacity);
   void collect_abandoned(std::size_t most) noexcept;
   void recycle(detail::TaskTicket task) noexcept;
   void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
@@ -60,14 +70,15 @@ class Records {
   std::mutex mutex_;  // guards all that follows, of the arenas their allocating halves
   shm::Arena inbox_;
   shm::Arena outbox_;
-  RingWriter ring_;
+  // Most urgent first; those but for the normal one begin with their first task.
+  std::array<RingWriter, shm::kPriorities> rings_;
   std::vector<std::uint32_t> free_;
   std::vector<detail::TaskTicket> abandoned_;  // released before their task ended
   std::size_t next_abandoned_ = 0;
   std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
 };
 
-// Whether the task has ended.
+// Whether the task's outcome is known.
 bool has_ended(const PoolView& view, detail::TaskTicket task) noexcept;
 
 }  // namespace brood::pool

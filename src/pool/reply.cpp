@@ -1,7 +1,9 @@
 #include "pool/reply.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "brood/error.hpp"
@@ -49,6 +51,8 @@ TaskReply in_place(ReplyKind kind, std::span<const std::byte> place, std::size_t
       return in_block(kind, place, records);
     case ReplyKind::died:
       return {TaskReply::Kind::died, place};
+    case ReplyKind::expired:
+      return {TaskReply::Kind::timed_out, place};
     default:
       return {};
   }
@@ -78,10 +82,30 @@ Death read_death(std::span<const std::byte> bytes) {
   return death;
 }
 
+// The outcome that the record's word says by itself, whatever the record holds.
+std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
+  const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
+  if (!word.settled) return std::nullopt;
+  return TaskReply{word.expired ? TaskReply::Kind::timed_out : TaskReply::Kind::cancelled, {}};
+}
+
+[[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, std::string task_name,
+                                  std::uint32_t attempts) {
+  shm::LateNote note{attempts, 0};
+  if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
+  const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
+  const std::string what = count == 0 ? "missed its deadline before a worker was free for it"
+                                      : "ran for longer than it may";
+  throw TaskTimeout("brood: " + task_name + " " + what +
+                        (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
+                    count);
+}
+
 }  // namespace
 
 TaskReply read_reply(const PoolView& view, const Records& records, TaskTicket task) noexcept {
   shm::TaskState& state = view.state(task.index);
+  if (const auto settled = settled_reply(state)) return *settled;
   // Read once: what is checked has to be what is used.
   const std::uint32_t length = std::atomic_ref(state.length).load(std::memory_order_relaxed);
   const ReplyKind kind = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
@@ -91,7 +115,12 @@ TaskReply read_reply(const PoolView& view, const Records& records, TaskTicket ta
 TaskReply read_element_reply(const PoolView& view, const Records& records, TaskTicket task,
                              std::uint32_t index) noexcept {
   const shm::TaskRequest& request = view.request(task.index);
-  const ReplyKind whole = view.state(task.index).kind;
+  shm::TaskState& state = view.state(task.index);
+  // Of a chunk that was stopped, what had ended by then stands.
+  if (const auto settled = settled_reply(state)) {
+    if (index >= state.progress.load(std::memory_order_acquire)) return *settled;
+  }
+  const ReplyKind whole = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
   if (whole == ReplyKind::none) return {TaskReply::Kind::no_room, {}};
   if (whole != ReplyKind::cells) return {};
   if (records.reach_in_outbox(request.cells) != 0) return {TaskReply::Kind::out_of_reach, {}};
@@ -104,7 +133,8 @@ TaskReply read_element_reply(const PoolView& view, const Records& records, TaskT
   return in_place(kind, cell, cell.size(), records);
 }
 
-void throw_reply(const TaskReply& reply, std::string task_name, std::size_t index) {
+void throw_reply(const TaskReply& reply, std::string task_name, std::uint32_t attempts,
+                 std::size_t index) {
   switch (reply.kind) {
     case TaskReply::Kind::exception: {
       RemoteInfo info;
@@ -117,6 +147,10 @@ void throw_reply(const TaskReply& reply, std::string task_name, std::size_t inde
       death.index = index;
       throw WorkerDied(std::move(death));
     }
+    case TaskReply::Kind::cancelled:
+      throw Cancelled("brood: " + task_name + " was cancelled");
+    case TaskReply::Kind::timed_out:
+      throw_timed_out(reply.bytes, std::move(task_name), attempts);
     case TaskReply::Kind::no_room:
       throw ArenaFull("brood: the task ended with an error for which there was no shared memory");
     case TaskReply::Kind::out_of_reach:

@@ -20,7 +20,7 @@ detail::TaskReply read_element_reply(const PoolView& view, const Records& record
 
 // Throws what a reply stands for that is no value.
 [[noreturn]] void throw_reply(const detail::TaskReply& reply, std::string task_name,
-                              std::size_t index);
+                              std::uint32_t attempts, std::size_t index);
 // For a record that was overwritten.
 [[noreturn]] void throw_overwritten();
 

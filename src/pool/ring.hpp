@@ -88,6 +88,12 @@ class RingReader {
     return start(tail) < tail;
   }
 
+  // From the first that nobody is known to have claimed to the last.
+  [[nodiscard]] std::uint64_t count_left() noexcept {
+    const std::uint64_t tail = header_->tail.load(std::memory_order_acquire);
+    return tail - start(tail);
+  }
+
   // What became of an offer.
   enum class Offer {
     taken,    // by us

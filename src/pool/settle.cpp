@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pool/call.hpp"
 #include "pool/task.hpp"
 
 namespace brood::pool {
@@ -22,6 +23,13 @@ TaskWord word_of(const TaskState& state) noexcept {
   return TaskWord::unpack(state.word.load(std::memory_order_seq_cst));
 }
 
+// The one that has failed now included.
+std::uint32_t count_attempt(TaskState& state) noexcept {
+  const std::uint32_t attempts = state.attempts.load(std::memory_order_relaxed) + 1;
+  state.attempts.store(attempts, std::memory_order_relaxed);
+  return attempts;
+}
+
 bool in_block(ReplyKind kind) noexcept {
   return kind == ReplyKind::value_block || kind == ReplyKind::exception_block;
 }
@@ -29,9 +37,7 @@ bool in_block(ReplyKind kind) noexcept {
 }  // namespace
 
 bool Settler::is_task_of(std::uint32_t index, OwnerId worker) const noexcept {
-  const TaskWord word = word_of(view_.state(index));
-  return word.phase == TaskPhase::claimed && word.owner.slot == worker.slot &&
-         word.owner.epoch == worker.epoch;
+  return is_claimed_by(word_of(view_.state(index)), worker);
 }
 
 void Settler::settle_task_of(OwnerId worker, const WorkerDeath& death) noexcept {
@@ -83,19 +89,20 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
                             const WorkerDeath& death) noexcept {
   TaskState& state = view_.state(index);
   take_back_block(state.kind, state.reply.data(), worker);
-  const std::uint32_t attempts = state.attempts + 1;
-  if (attempts <= view_.request(index).retries) {
-    state.attempts = attempts;
-    state.kind = ReplyKind::none;
-    view_.supervisor().retried.fetch_add(1, std::memory_order_relaxed);
-    start_again(index, worker);
-    return;
+  state.kind = ReplyKind::none;
+  const TaskWord word = word_of(state);
+  const std::uint32_t attempts = count_attempt(state);
+  if (!word.settled && attempts <= view_.request(index).retries) {
+    if (start_again(index, worker)) return;
   }
-  const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts, 0};
-  std::memcpy(state.reply.data(), &note, sizeof note);
-  state.length = sizeof note;
-  state.kind = ReplyKind::died;
-  finish_task(state, worker);
+  if (!word.settled && !word.expired) {
+    const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts, 0};
+    std::memcpy(state.reply.data(), &note, sizeof note);
+    state.length = sizeof note;
+    state.kind = ReplyKind::died;
+  }
+  if (word.expired && !word.settled) count_timed_out(view_);
+  end_task(state, worker, word.expired);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -107,43 +114,48 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   const std::uint32_t element = state.progress.load(std::memory_order_acquire);
   if (cells.size() < cells_bytes + request.count || element > request.count) {
     state.kind = ReplyKind::corrupt;
-    finish_task(state, worker);
+    end_task(state, worker, false);
     return;
   }
   state.kind = ReplyKind::cells;
   // It may have died between its last element and the end of the task.
   if (element == request.count) {
-    finish_task(state, worker);
+    end_task(state, worker, false);
     return;
   }
   auto* kinds = reinterpret_cast<ReplyKind*>(cells.data() + cells_bytes);
   std::byte* cell = cells.data() + std::size_t{element} * request.cell_bytes;
   take_back_block(kinds[element], cell, worker);
-  const std::uint32_t attempts = state.attempts + 1;
-  if (attempts <= request.retries) {
-    state.attempts = attempts;
-    kinds[element] = ReplyKind::none;
-    view_.supervisor().retried.fetch_add(1, std::memory_order_relaxed);
-    start_again(index, worker);
-    return;
+  kinds[element] = ReplyKind::none;
+  const bool late = word_of(state).expired;
+  const std::uint32_t attempts = count_attempt(state);
+  if (attempts <= request.retries && start_again(index, worker)) return;
+  if (late) {
+    const shm::LateNote note{attempts, 0};
+    std::memcpy(cell, &note, sizeof note);
+    kinds[element] = ReplyKind::expired;
+    count_timed_out(view_);
+  } else {
+    const shm::CellDeathNote note{death.pid, static_cast<std::uint16_t>(death.wait_status),
+                                  static_cast<std::uint16_t>(std::min(attempts, 0xffffU))};
+    std::memcpy(cell, &note, sizeof note);
+    kinds[element] = ReplyKind::died;
   }
-  const shm::CellDeathNote note{death.pid, static_cast<std::uint16_t>(death.wait_status),
-                                static_cast<std::uint16_t>(std::min(attempts, 0xffffU))};
-  std::memcpy(cell, &note, sizeof note);
-  kinds[element] = ReplyKind::died;
-  state.attempts = 0;
+  state.attempts.store(0, std::memory_order_relaxed);
   state.progress.store(element + 1, std::memory_order_release);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
-  if (element + 1 == request.count) {
-    finish_task(state, worker);
-  } else {
-    start_again(index, worker);
+  if (element + 1 == request.count || !start_again(index, worker, false)) {
+    end_task(state, worker, false);
   }
 }
 
-void Settler::start_again(std::uint32_t index, OwnerId worker) noexcept {
+// False: it was cancelled meanwhile.
+bool Settler::start_again(std::uint32_t index, OwnerId worker, bool counts) noexcept {
   const std::uint32_t generation = view_.request(index).generation.load(std::memory_order_relaxed);
-  if (return_task(view_.state(index), worker)) retry_ring_.push({index, generation});
+  if (!return_task(view_.state(index), worker)) return false;
+  retry_ring_.push({index, generation});
+  if (counts) view_.supervisor().retried.fetch_add(1, std::memory_order_relaxed);
+  return true;
 }
 
 // The worker may have died between naming its block in the reply and handing it over, or after. Its
@@ -158,9 +170,8 @@ void Settler::take_back_block(ReplyKind kind, const std::byte* place, OwnerId wo
 bool Settler::makes_sense(std::uint32_t index, std::uint64_t bits, std::uint32_t generation,
                           IsLive is_live, const void* context) const noexcept {
   const TaskWord word = TaskWord::unpack(bits);
-  if (!is_plausible(word, generation) || word.pack() != bits) return false;
-  const bool owned = word.owner.slot != 0 || word.owner.epoch != 0;
-  if (word.phase != TaskPhase::claimed) return !owned;
+  if (!is_plausible(word, generation)) return false;
+  if (word.phase != TaskPhase::claimed) return true;
   if (!is_live(word.owner, context)) return false;
   // A worker names a task before it claims it, and no other until it has finished it.
   return RingEntry::unpack(view_.desk(word.owner.slot).intent.load(std::memory_order_relaxed))

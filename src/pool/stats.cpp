@@ -24,22 +24,26 @@ const char* state_of(const shm::WorkerDesk& desk) noexcept {
   }
 }
 
-std::string task_of(const PoolView& view, const shm::WorkerDesk& desk) {
+std::string task_of(const PoolView& view, const shm::WorkerDesk& desk, const NameOf& name_of) {
   const auto intent = shm::RingEntry::unpack(desk.intent.load(std::memory_order_relaxed));
   if (intent.generation == 0 || intent.index >= view.records()) return {};
+  if (std::string name = name_of(intent.index); !name.empty()) return name;
   // The task may have ended since, and its record be that of a task being written.
   const std::atomic_ref thunk(view.request(intent.index).thunk);
   return std::string(detail::find_thunk(thunk.load(std::memory_order_relaxed)).name);
 }
 
-void read_worker(const PoolView& view, std::uint16_t slot, PoolStats::Worker& worker) {
+void read_worker(const PoolView& view, std::uint16_t slot, const NameOf& name_of,
+                 PoolStats::Worker& worker) {
   const shm::WorkerEntry& entry = view.entry(slot);
   const shm::WorkerDesk& desk = view.desk(slot);
   worker.pid = entry.pid.load(std::memory_order_relaxed);
   worker.state = state_of(desk);
   worker.done = desk.done.load(std::memory_order_relaxed);
   worker.restarts = entry.restarts.load(std::memory_order_relaxed);
-  if (worker.state != "idle" && worker.state != "starting") worker.task = task_of(view, desk);
+  if (worker.state != "idle" && worker.state != "starting") {
+    worker.task = task_of(view, desk, name_of);
+  }
   if (const auto usage = sys::usage_of(worker.pid)) {
     worker.cpu = std::chrono::nanoseconds(usage->user_ns + usage->system_ns);
     worker.rss_bytes = usage->rss_bytes;
@@ -48,11 +52,12 @@ void read_worker(const PoolView& view, std::uint16_t slot, PoolStats::Worker& wo
 
 }  // namespace
 
-PoolStats read_stats(const PoolView& view, std::size_t workers) {
+PoolStats read_stats(const PoolView& view, std::size_t workers, const NameOf& name_of) {
   PoolStats stats;
   stats.workers.resize(workers);
   const shm::SupervisorHeader& header = view.supervisor();
   stats.died = header.died.load(std::memory_order_relaxed);
+  stats.timed_out = view.shared().timed_out.load(std::memory_order_relaxed);
   stats.retried = header.retried.load(std::memory_order_relaxed);
   stats.done = header.retired_done.load(std::memory_order_relaxed) +
                header.settled.load(std::memory_order_relaxed);
@@ -61,7 +66,7 @@ PoolStats read_stats(const PoolView& view, std::size_t workers) {
     if (role == shm::WorkerRole::none || role == shm::WorkerRole::parked) continue;
     const std::uint32_t index = view.entry(slot).index.load(std::memory_order_relaxed);
     if (index >= workers) continue;
-    read_worker(view, slot, stats.workers[index]);
+    read_worker(view, slot, name_of, stats.workers[index]);
     stats.done += stats.workers[index].done;
   }
   for (std::uint32_t index = 0; index < view.records(); ++index) {

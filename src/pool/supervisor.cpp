@@ -11,6 +11,7 @@
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
+#include "pool/task_clock.hpp"
 #include "pool/worker.hpp"
 #include "shm/owner_table.hpp"
 #include "shm/segment.hpp"
@@ -81,6 +82,7 @@ struct Tenant {
   std::optional<OwnerId> member;   // its place in the family
   bool announced = false;          // the warden knows of it
   std::uint32_t index = kNoIndex;  // which worker it is; none: the spare
+  StopWatch watch;
   sys::Fd pidfd;
 
   [[nodiscard]] bool used() const noexcept { return state != TenantState::none; }
@@ -106,6 +108,7 @@ class Supervisor {
         shared_(start.view.shared()),
         retry_ring_(header_.retry_ring, view_.retry_cells()),
         settler_(view_, outbox_, retry_ring_),
+        clock_(view_, start.grace_ns),
         idle_(view_),
         tenants_(static_cast<Tenant*>(sys::map_private(shm::kMaxSlots * sizeof(Tenant)))),
         seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
@@ -123,9 +126,11 @@ class Supervisor {
       // Read before looking at what it counts: a call that comes later ends the sleep.
       const std::uint32_t calls = shared_.control.load(std::memory_order_acquire);
       now_ = sys::now_ns();
+      clock_.take_back_promise();
       look_at_lives();
       reap();
       obey();
+      look_at_clocks();
       answer_doubts();
       if (ending_ && count_tenants() == 0) return end(final_condition_);
       if (!ending_) fill_seats();
@@ -218,7 +223,7 @@ class Supervisor {
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
     if ((ending_ && !draining_) || tenant.expected) return;
-    header_.died.fetch_add(1, std::memory_order_relaxed);
+    if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
     if (!is_prepared(tenant)) note_failure();
     settler_.settle_task_of(tenant.id, death);
     if (tenant.index != kNoIndex) {
@@ -304,6 +309,22 @@ class Supervisor {
     if (doubts == answered_doubts_ || ending_) return;
     answered_doubts_ = doubts;
     doubt_shared_memory();
+  }
+
+  // ---- time limits
+
+  void look_at_clocks() noexcept {
+    if (ending_ && !draining_) return;
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      Tenant& tenant = tenants_[slot];
+      const bool may_run = tenant.state == TenantState::ready ||
+                           tenant.state == TenantState::starting ||
+                           tenant.state == TenantState::leaving;
+      if (may_run && clock_.must_die(tenant.watch, tenant.id, now_)) {
+        sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
+      }
+    }
+    clock_.expire_pending_tasks(now_);
   }
 
   // ---- workers
@@ -564,6 +585,7 @@ class Supervisor {
     if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
       wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
     }
+    wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
     const int result = sys::futex_wait_any(std::span(words).first(count), wake_ns);
     // Kernels before 5.16: deaths are told by SIGCHLD, which interrupts this.
     if (result == -ENOSYS) sys::futex_wait(&shared_.control, calls, wake_ns);
@@ -579,6 +601,7 @@ class Supervisor {
   shm::Arena outbox_;
   RingWriter retry_ring_;
   Settler settler_;
+  TaskClock clock_;
   IdleWorkers idle_;
   Tenant* tenants_;
   Seat* seats_;
@@ -630,7 +653,7 @@ struct SupervisorJob {
     warden::Family& family = *warden::Family::current();
     supervisor_main({PoolView(segment->base(), geometry), fd, order->arena_limit_bytes,
                      order->workers, order->restart_limit, &family.layout(), family.socket(),
-                     order->caller_pid, order->process_name.c_str(), 0, true});
+                     order->caller_pid, order->grace_ns, order->process_name.c_str(), 0, true});
   }
 };
 

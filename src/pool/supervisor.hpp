@@ -23,6 +23,7 @@ struct SupervisorStart {
   shm::FamilyLayout* family = nullptr;
   int warden_socket = -1;
   int caller_pid = 0;
+  std::int64_t grace_ns = 0;      // from asking a task to stop to killing its worker
   const char* process_name = "";  // "brood:NAME"
   std::uint64_t fd_limit = 0;     // the host's, which the workers get back
   bool known_to_warden = false;   // born from it
@@ -35,6 +36,7 @@ struct SupervisorOrder {
   std::uint64_t arena_limit_bytes = 0;
   std::uint32_t workers = 1;
   std::uint32_t restart_limit = 16;
+  std::int64_t grace_ns = 0;
   std::int32_t caller_pid = 0;
   std::string process_name;
 };

@@ -33,9 +33,22 @@ std::optional<TaskWord> change(TaskState& state, Step&& step) noexcept {
 // Owner of a record that is being condemned; no worker has it.
 constexpr std::uint16_t kNobody = shm::kMaxSlots - 1;
 
-bool owned_by(const TaskWord& word, shm::OwnerId worker) noexcept {
-  return word.phase == TaskPhase::claimed && word.owner.slot == worker.slot &&
-         word.owner.epoch == worker.epoch;
+// Changes the word of a task that `worker` has, and wakes who waits if that gave it an outcome.
+template <class Step>
+bool change_own(TaskState& state, shm::OwnerId worker, Step&& step) noexcept {
+  bool wake = false;
+  const bool changed = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+                         if (!is_claimed_by(now, worker)) return std::nullopt;
+                         const std::optional<TaskWord> next = step(now);
+                         wake = next && now.waited && has_outcome(*next);
+                         return next;
+                       }).has_value();
+  if (changed && wake) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
+  return changed;
+}
+
+TaskWord ended(const TaskWord& now, bool settled, bool expired) noexcept {
+  return {TaskPhase::done, false, {}, now.generation, settled, expired};
 }
 
 }  // namespace
@@ -56,21 +69,84 @@ bool claim_task(TaskState& state, std::uint32_t generation, shm::OwnerId worker)
 }
 
 bool finish_task(TaskState& state, shm::OwnerId worker) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.doomed || (now.expired && !now.settled)) return std::nullopt;
+    return ended(now, now.settled, now.expired);
+  });
+}
+
+bool end_task(TaskState& state, shm::OwnerId worker, bool late) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    return now.settled ? ended(now, true, now.expired) : ended(now, late, late);
+  });
+}
+
+bool return_task(TaskState& state, shm::OwnerId worker) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.settled) return std::nullopt;
+    return TaskWord{TaskPhase::pending, now.waited, {}, now.generation};
+  });
+}
+
+CancelStep cancel_task(TaskState& state, std::uint32_t generation) noexcept {
+  CancelStep step = CancelStep::too_late;
   const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
-    if (!owned_by(now, worker)) return std::nullopt;
-    return TaskWord{TaskPhase::done, false, {}, now.generation};
+    step = CancelStep::too_late;
+    if (!is_plausible(now, generation)) return std::nullopt;
+    if (now.settled) {
+      if (!now.expired) step = CancelStep::already;
+      return std::nullopt;
+    }
+    if (now.phase == TaskPhase::done) return std::nullopt;
+    if (now.phase == TaskPhase::pending) {
+      step = CancelStep::ended;
+      return ended(now, true, false);
+    }
+    step = CancelStep::stopping;
+    TaskWord next = now;
+    next.settled = true;
+    next.expired = false;
+    return next;
+  });
+  if (replaced && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
+  return step;
+}
+
+bool expire_pending(TaskState& state, std::uint32_t generation) noexcept {
+  const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.phase != TaskPhase::pending || now.generation != generation) return std::nullopt;
+    return ended(now, true, true);
   });
   if (replaced && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
   return replaced.has_value();
 }
 
-bool return_task(TaskState& state, shm::OwnerId worker) noexcept {
-  return change(state,
-                [&](const TaskWord& now) -> std::optional<TaskWord> {
-                  if (!owned_by(now, worker)) return std::nullopt;
-                  return TaskWord{TaskPhase::pending, now.waited, {}, now.generation};
-                })
-      .has_value();
+bool expire_task(TaskState& state, shm::OwnerId worker, bool last) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.settled || now.expired) return std::nullopt;
+    TaskWord next = now;
+    next.expired = true;
+    next.settled = last;
+    return next;
+  });
+}
+
+bool unexpire_task(TaskState& state, shm::OwnerId worker) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.settled || now.doomed) return std::nullopt;
+    TaskWord next = now;
+    next.expired = false;
+    return next;
+  });
+}
+
+bool doom_task(TaskState& state, shm::OwnerId worker, std::uint32_t generation) noexcept {
+  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (now.generation != generation || !(now.settled || now.expired)) return std::nullopt;
+    TaskWord next = now;
+    next.doomed = true;
+    return next;
+  });
 }
 
 bool condemn_task(TaskState& state, std::uint64_t nonsense, std::uint32_t generation) noexcept {
@@ -96,7 +172,7 @@ std::optional<std::uint32_t> announce_waiter(TaskState& state, std::uint32_t gen
   std::uint64_t bits = state.word.load(std::memory_order_relaxed);
   for (;;) {
     TaskWord word = TaskWord::unpack(bits);
-    if (!is_plausible(word, generation) || word.phase == TaskPhase::done) return std::nullopt;
+    if (!is_plausible(word, generation) || has_outcome(word)) return std::nullopt;
     if (word.waited) return static_cast<std::uint32_t>(bits);
     word.waited = true;
     if (state.word.compare_exchange_weak(bits, word.pack(), std::memory_order_relaxed)) {
@@ -107,9 +183,22 @@ std::optional<std::uint32_t> announce_waiter(TaskState& state, std::uint32_t gen
 
 const void* sleeping_half(const TaskState& state) noexcept { return &state.word; }
 
+bool is_claimed_by(const TaskWord& word, shm::OwnerId worker) noexcept {
+  return word.phase == TaskPhase::claimed && word.owner.slot == worker.slot &&
+         word.owner.epoch == worker.epoch;
+}
+
+bool has_outcome(const TaskWord& word) noexcept {
+  return word.phase == TaskPhase::done || (word.phase == TaskPhase::claimed && word.settled);
+}
+
 bool is_plausible(const TaskWord& word, std::uint32_t generation) noexcept {
-  return word.generation == generation && word.phase != TaskPhase::free &&
-         word.owner.slot < shm::kMaxSlots;
+  if (word.generation != generation || word.phase == TaskPhase::free) return false;
+  const bool claimed = word.phase == TaskPhase::claimed;
+  const bool marked = word.settled || word.expired || word.doomed;
+  if (word.phase == TaskPhase::pending && marked) return false;
+  if (!claimed && (word.doomed || (word.expired && !word.settled))) return false;
+  return claimed || (word.owner.slot == 0 && word.owner.epoch == 0);
 }
 
 }  // namespace brood::pool

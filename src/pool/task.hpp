@@ -14,7 +14,8 @@ namespace brood::pool {
 // Threads: any process. Blocking: never. Errors: false or nullopt, if the record was not in the
 // state the transition starts from, or its word is nonsense; nothing was changed then.
 // Memory ordering: publish, claim, finish, return and condemn release what their process wrote to
-// the record before, and all but publish acquire what the former transition's process wrote.
+// the record before, and all but publish acquire what the former transition's process wrote. The
+// marks that stop a task (cancel, expire, doom) carry nothing along.
 
 // Caller: a free record becomes pending under `generation`.
 void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
@@ -22,12 +23,43 @@ void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
 // Worker: takes a pending task of this generation.
 bool claim_task(shm::TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept;
 
-// Worker: its task is done; supervisor: the task of `worker`, proven gone or crashed, is done.
-// Wakes who waits.
+// Worker: its task is done, unless that is not for it to say any more: false also if the task is
+// expired and to be started again, or the worker doomed. Wakes who waits.
 bool finish_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
 
-// Supervisor: the task of a dead worker is to be started again.
+// Supervisor: the task of `worker`, proven gone or crashed, is done. `late`: by its time limit.
+// Wakes who waits.
+bool end_task(shm::TaskState& state, shm::OwnerId worker, bool late) noexcept;
+
+// Supervisor: the task of a dead worker is to be started again. Not if it is settled.
 bool return_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
+
+// ---- stopping
+
+enum class CancelStep : std::uint8_t {
+  too_late,  // it has another outcome
+  already,   // it was cancelled before
+  ended,     // it was waiting
+  stopping,  // it is running: its worker is to be told
+};
+// Caller: no value is to come. Wakes who waits.
+CancelStep cancel_task(shm::TaskState& state, std::uint32_t generation) noexcept;
+
+// Anyone: the deadline of a task that waits is over. Wakes who waits.
+bool expire_pending(shm::TaskState& state, std::uint32_t generation) noexcept;
+
+// Supervisor, or the worker itself: the task has run for too long. `last`: it is not to be started
+// again. Wakes who waits.
+bool expire_task(shm::TaskState& state, shm::OwnerId worker, bool last) noexcept;
+
+// Worker: goes on with its task, which is not late or is started again here. False: it is doomed,
+// or its task settled.
+bool unexpire_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
+
+// Supervisor: the worker is to be killed for the task that it does not end; from now on it can't.
+bool doom_task(shm::TaskState& state, shm::OwnerId worker, std::uint32_t generation) noexcept;
+
+// ---- the rest
 
 // Supervisor: the record's word is `nonsense`; ends the task as corrupt.
 bool condemn_task(shm::TaskState& state, std::uint64_t nonsense, std::uint32_t generation) noexcept;
@@ -43,6 +75,12 @@ std::optional<std::uint32_t> announce_waiter(shm::TaskState& state,
 
 // The half of the word that sleepers sleep on.
 const void* sleeping_half(const shm::TaskState& state) noexcept;
+
+// Whether it is `worker` that has the task.
+bool is_claimed_by(const shm::TaskWord& word, shm::OwnerId worker) noexcept;
+
+// Whether its outcome is known; the worker may still run.
+bool has_outcome(const shm::TaskWord& word) noexcept;
 
 // Whether `word` can be that of a task committed under `generation`.
 bool is_plausible(const shm::TaskWord& word, std::uint32_t generation) noexcept;

@@ -37,7 +37,7 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
       std::min(shm::kFirstWorkerSlot + 2 * workers + kReserveSlots, shm::kMaxSlots));
   geometry.caller_header = divider.take(sizeof(shm::CallerHeader));
   geometry.requests = divider.take(max_tasks * sizeof(shm::TaskRequest));
-  geometry.ring = divider.take(2 * max_tasks * sizeof(Cell));
+  for (Zone& ring : geometry.rings) ring = divider.take(2 * max_tasks * sizeof(Cell));
   geometry.inbox_metadata = divider.take(arena_metadata);
   geometry.inbox_payload = divider.take(arena_payload_bytes);
   geometry.caller_zone = {0, divider.next()};

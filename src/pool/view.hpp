@@ -1,6 +1,7 @@
 // Where things lie in a pool's segment (shm/pool_layout.hpp), as typed pointers.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -21,7 +22,8 @@ struct Zone {
 struct PoolGeometry {
   std::size_t max_tasks = 0;
   std::uint16_t slots = 0;  // of the caller, the supervisor, and of workers living or dying
-  Zone caller_header, requests, ring, inbox_metadata, inbox_payload;
+  Zone caller_header, requests, inbox_metadata, inbox_payload;
+  std::array<Zone, shm::kPriorities> rings;
   Zone supervisor_header, owners, entries, retry_ring;
   Zone shared_header, lives, desks, states, outbox_metadata, outbox_payload;
   Zone caller_zone, supervisor_zone;  // what workers only read
@@ -63,8 +65,8 @@ class PoolView {
   [[nodiscard]] shm::WorkerDesk& desk(std::uint16_t slot) const noexcept {
     return typed<shm::WorkerDesk>(geometry_.desks)[slot];
   }
-  [[nodiscard]] sys::Atomic<std::uint64_t>* ring_cells() const noexcept {
-    return typed<sys::Atomic<std::uint64_t>>(geometry_.ring);
+  [[nodiscard]] sys::Atomic<std::uint64_t>* ring_cells(std::size_t priority) const noexcept {
+    return typed<sys::Atomic<std::uint64_t>>(geometry_.rings[priority]);
   }
   [[nodiscard]] sys::Atomic<std::uint64_t>* retry_cells() const noexcept {
     return typed<sys::Atomic<std::uint64_t>>(geometry_.retry_ring);

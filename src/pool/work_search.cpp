@@ -1,5 +1,7 @@
 #include "pool/work_search.hpp"
 
+#include <atomic>
+
 #include "pool/call.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
@@ -20,29 +22,64 @@ WorkSearch::WorkSearch(const PoolView& view, shm::OwnerId me) noexcept
       entry_(view.entry(me.slot)),
       desk_(view.desk(me.slot)),
       idle_(view),
-      ring_(view.caller().ring, view.ring_cells(), kMostRingLog, view.shared().head_hint,
-            view.supervisor().hint_epoch),
       retry_ring_(view.supervisor().retry_ring, view.retry_cells(), shm::kRetryRingLog,
                   view.shared().retry_head_hint, view.supervisor().hint_epoch),
       // The caller needs a processor, too.
-      most_looking_(sys::usable_cpus() - 1) {}
+      most_looking_(sys::usable_cpus() - 1) {
+  for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
+    rings_[priority] = {view.caller().rings[priority], view.ring_cells(priority), kMostRingLog,
+                        view.shared().head_hints[priority], view.supervisor().hint_epoch};
+  }
+}
 
 bool WorkSearch::take(RingEntry& task) noexcept {
-  using Offer = RingReader::Offer;
-  const auto claim = [&](RingEntry entry) {
-    // Read after the tail, so what the ring names has memory.
-    if (entry.index >= view_.records()) return Offer::unknown;
-    // Before the claim, which releases it: a claimed task is always found at its owner's desk.
-    desk_.intent.store(entry.pack(), std::memory_order_relaxed);
-    if (!claim_task(view_.state(entry.index), entry.generation, me_)) return Offer::gone;
-    task = entry;
-    return Offer::taken;
+  const auto try_claim = [&](RingEntry entry) {
+    const RingReader::Offer offer = claim(entry);
+    if (offer == RingReader::Offer::taken) task = entry;
+    return offer;
   };
   // Tasks whose worker died have waited longest.
-  if (!retry_ring_.take(claim) && !ring_.take(claim)) return false;
+  if (!retry_ring_.take(try_claim) &&
+      std::ranges::none_of(rings_, [&](RingReader& ring) { return ring.take(try_claim); })) {
+    return false;
+  }
+  make_room_known();
   // The caller wakes nobody while somebody looks: if there is more, it is for us to pass on.
   if (maybe_work()) idle_.wake_one();
   return true;
+}
+
+RingReader::Offer WorkSearch::claim(RingEntry entry) noexcept {
+  using Offer = RingReader::Offer;
+  // Read after the tail, so what the ring names has memory.
+  if (entry.index >= view_.records()) return Offer::unknown;
+  if (is_too_late(entry) && expire_pending(view_.state(entry.index), entry.generation)) {
+    count_timed_out(view_);
+    return Offer::gone;
+  }
+  // Before the claim, which releases it: a claimed task is always found at its owner's desk.
+  desk_.intent.store(entry.pack(), std::memory_order_relaxed);
+  const bool claimed = claim_task(view_.state(entry.index), entry.generation, me_);
+  return claimed ? Offer::taken : Offer::gone;
+}
+
+// The record may have gone on to another task, for which this tells nothing: who acts on it names
+// the task.
+bool WorkSearch::is_too_late(RingEntry entry) const noexcept {
+  shm::TaskRequest& request = view_.request(entry.index);
+  const auto flags = std::atomic_ref(request.flags).load(std::memory_order_relaxed);
+  if ((flags & static_cast<std::uint16_t>(shm::TaskFlag::limited)) == 0) return false;
+  return std::atomic_ref(request.deadline_ns).load(std::memory_order_relaxed) <= sys::now_ns();
+}
+
+// Who waits for room looks by itself from time to time, so a death in here costs little.
+void WorkSearch::make_room_known() noexcept {
+  sys::FutexWord& wanted = view_.shared().room_wanted;
+  // seq_cst: see WaitingTasks::want_room.
+  if (wanted.load(std::memory_order_seq_cst) == 0) [[likely]]
+    return;
+  wanted.store(0, std::memory_order_relaxed);
+  sys::futex_wake(&wanted, sys::kWakeAll);
 }
 
 void WorkSearch::wait(WorkerRole role) noexcept {

@@ -1,6 +1,9 @@
 // How a worker finds its next task, and sleeps when there is none.
 #pragma once
 
+#include <algorithm>
+#include <array>
+
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/view.hpp"
@@ -31,8 +34,12 @@ class WorkSearch {
 
  private:
   [[nodiscard]] bool maybe_work() noexcept {
-    return retry_ring_.maybe_pending() || ring_.maybe_pending();
+    return retry_ring_.maybe_pending() ||
+           std::ranges::any_of(rings_, [](RingReader& ring) { return ring.maybe_pending(); });
   }
+  [[nodiscard]] RingReader::Offer claim(shm::RingEntry entry) noexcept;
+  [[nodiscard]] bool is_too_late(shm::RingEntry entry) const noexcept;
+  void make_room_known() noexcept;
   [[nodiscard]] bool look_until(std::int64_t end) noexcept;
 
   PoolView view_;
@@ -40,7 +47,7 @@ class WorkSearch {
   const shm::WorkerEntry& entry_;
   shm::WorkerDesk& desk_;
   IdleWorkers idle_;
-  RingReader ring_;
+  std::array<RingReader, shm::kPriorities> rings_;
   RingReader retry_ring_;
   int most_looking_;
   start::LookTime look_time_;

@@ -1,6 +1,8 @@
 #include "pool/worker.hpp"
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +14,7 @@
 #include "brood/detail/object.hpp"
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
+#include "brood/task.hpp"
 #include "pool/call.hpp"
 #include "pool/exception.hpp"
 #include "pool/task.hpp"
@@ -84,6 +87,23 @@ class Worker final : public detail::TaskFrame {
     }
   }
 
+  // ---- what tasks see
+
+  [[nodiscard]] bool stop_requested() noexcept {
+    const shm::TaskState* state = running_.load(std::memory_order_relaxed);
+    if (state == nullptr) return false;
+    const auto now = shm::TaskWord::unpack(state->word.load(std::memory_order_relaxed));
+    if (is_claimed_by(now, me_) && now.settled) return true;
+    if (view_.caller().order.load(std::memory_order_relaxed) >= shm::PoolOrder::terminate) {
+      return true;
+    }
+    const std::int64_t limit = limit_ns_.load(std::memory_order_relaxed);
+    if (limit == shm::kNoLimitNs || sys::now_ns() < limit) return false;
+    // From now on what it returns does not count: it may have been left half done.
+    told_late_.store(true, std::memory_order_relaxed);
+    return true;
+  }
+
   // ---- what thunks see
 
   [[nodiscard]] std::span<const std::byte> arguments() const noexcept override {
@@ -141,13 +161,26 @@ class Worker final : public detail::TaskFrame {
   void fail_element(std::uint32_t index) noexcept override {
     end_if_forked();
     fail(kinds_[index], cell(index), nullptr);
+    failed_ = true;
   }
 
-  void finish_element(std::uint32_t index) noexcept override {
-    hand_over_block();
-    state_->attempts = 0;
-    state_->progress.store(index + 1, std::memory_order_release);
+  detail::ElementEnd finish_element(std::uint32_t index) noexcept override {
+    const Judgement judgement = judge();
+    if (judgement != Judgement::stands) {
+      drop_block();
+      kinds_[index] = ReplyKind::none;
+    }
+    if (judgement == Judgement::withdrawn) return detail::ElementEnd::stop;
+    if (judgement == Judgement::late) {
+      const shm::LateNote note{state_->attempts.load(std::memory_order_relaxed), 0};
+      std::memcpy(cell(index).data(), &note, sizeof note);
+      kinds_[index] = ReplyKind::expired;
+      count_timed_out(view_);
+    }
+    if (judgement != Judgement::again) end_element(index);
     desk_.stage.store(WorkerStage::claimed, std::memory_order_relaxed);
+    begin_attempt();
+    return judgement == Judgement::again ? detail::ElementEnd::again : detail::ElementEnd::next;
   }
 
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
@@ -205,23 +238,134 @@ class Worker final : public detail::TaskFrame {
     request_ = &view_.request(task.index);
     state_ = &view_.state(task.index);
     in_user_code_ = false;
-    try {
-      open_request();
-      const detail::Thunk thunk = detail::find_thunk(request_->thunk);
-      if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
-      thunk.run(*this);
-    } catch (...) {
-      end_if_forked();
-      desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
-      fail_task();
-    }
-    const BlockRef result = block_;
-    hand_over_block();
-    // False only if our word was overwritten: then the supervisor's audit ends the task, and nobody
-    // knows of the result.
-    if (!finish_task(*state_, me_) && result) outbox_.free(result);
+    running_.store(state_, std::memory_order_relaxed);
+    do {
+      begin_attempt();
+      try {
+        open_request();
+        const detail::Thunk thunk = detail::find_thunk(request_->thunk);
+        if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
+        thunk.run(*this);
+      } catch (...) {
+        end_if_forked();
+        desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
+        fail_task();
+        failed_ = true;
+      }
+    } while (!conclude());
+    running_.store(nullptr, std::memory_order_relaxed);
     desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
+  }
+
+  // ---- time limits, cancelling, and trying again (shm/pool_layout.hpp: stopping a task)
+
+  void begin_attempt() noexcept {
+    failed_ = false;
+    told_late_.store(false, std::memory_order_relaxed);
+    if (!request_->has(shm::TaskFlag::limited)) return;
+    const std::int64_t now = sys::now_ns();
+    const std::int64_t run = request_->timeout_ns;
+    const std::int64_t limit =
+        std::min(request_->deadline_ns, run > shm::kNoLimitNs - now ? shm::kNoLimitNs : now + run);
+    limit_ns_.store(limit, std::memory_order_relaxed);
+    desk_.limit_ns.store(limit, std::memory_order_seq_cst);
+    if (limit < view_.supervisor().next_look_ns.load(std::memory_order_seq_cst)) {
+      call_supervisor(view_);
+    }
+  }
+
+  // Before the next task is claimed, whose limit this is not.
+  void end_attempt() noexcept {
+    if (!request_->has(shm::TaskFlag::limited)) return;
+    limit_ns_.store(shm::kNoLimitNs, std::memory_order_relaxed);
+    desk_.limit_ns.store(0, std::memory_order_relaxed);
+  }
+
+  [[nodiscard]] bool is_late() noexcept {
+    if (told_late_.load(std::memory_order_relaxed)) return true;
+    return word().expired && sys::now_ns() >= limit_ns_.load(std::memory_order_relaxed);
+  }
+
+  enum class Judgement {
+    stands,     // what the attempt has given is the outcome
+    late,       // its being too late is
+    again,      // it failed, but there are retries left
+    withdrawn,  // the outcome has been settled meanwhile
+  };
+
+  // Of the attempt that has just ended.
+  [[nodiscard]] Judgement judge() noexcept {
+    for (;;) {
+      const shm::TaskWord now = word();
+      if (!is_claimed_by(now, me_)) return Judgement::stands;
+      if (now.settled) return Judgement::withdrawn;
+      if (now.doomed) await_death();
+      const bool late = is_late();
+      // Put off until after `late` was told: a mark may be that of an element before this one.
+      if (now.expired && !unexpire_task(*state_, me_)) continue;
+      const bool failed = late || (failed_ && request_->has(shm::TaskFlag::retry_exceptions));
+      if (!failed) return Judgement::stands;
+      const std::uint32_t attempts = state_->attempts.load(std::memory_order_relaxed) + 1;
+      state_->attempts.store(attempts, std::memory_order_relaxed);
+      if (attempts <= request_->retries) return Judgement::again;
+      return late ? Judgement::late : Judgement::stands;
+    }
+  }
+
+  // The end of a task; false: it is to be run again. Its elements have been judged one by one.
+  [[nodiscard]] bool conclude() noexcept {
+    for (;;) {
+      const Judgement judgement = request_->cells ? Judgement::stands : judge();
+      if (judgement == Judgement::again) {
+        drop_block();
+        state_->kind = ReplyKind::none;
+        return false;
+      }
+      if (judgement == Judgement::late && expire_task(*state_, me_, true)) count_timed_out(view_);
+      end_attempt();
+      const BlockRef result = block_;
+      hand_over_block();
+      if (finish_task(*state_, me_)) return true;
+      const shm::TaskWord now = word();
+      if (!is_claimed_by(now, me_)) {
+        // Our word was overwritten: the supervisor's audit ends the task, and nobody knows of the
+        // result.
+        if (result) outbox_.free(result);
+        return true;
+      }
+      if (now.doomed) await_death();
+      // It was found late in this very moment.
+      if (result) outbox_.transfer(result, shm::OwnerId{shm::kCallerSlot, shm::kCallerEpoch}, me_);
+      block_ = result;
+      if (request_->cells) static_cast<void>(unexpire_task(*state_, me_));
+    }
+  }
+
+  void end_element(std::uint32_t index) noexcept {
+    hand_over_block();
+    state_->attempts.store(0, std::memory_order_relaxed);
+    state_->progress.store(index + 1, std::memory_order_release);
+  }
+
+  void drop_block() noexcept {
+    if (!block_) return;
+    outbox_.free(block_);
+    block_ = BlockRef{};
+  }
+
+  // The supervisor has taken the task from us for good. (Or a stray write has: then it kills us
+  // when it sees that.)
+  [[noreturn]] void await_death() noexcept {
+    for (;;) {
+      call_supervisor(view_);
+      sys::futex_wait(&desk_.bell, desk_.bell.load(std::memory_order_relaxed),
+                      sys::now_ns() + 1'000'000'000);
+    }
+  }
+
+  [[nodiscard]] shm::TaskWord word() const noexcept {
+    return shm::TaskWord::unpack(state_->word.load(std::memory_order_acquire));
   }
 
   void require_in_reach(const shm::Arena& arena, BlockRef block) const {
@@ -299,7 +443,7 @@ class Worker final : public detail::TaskFrame {
       }
       for (std::uint32_t index = first_; index < request_->count; ++index) {
         fail_element(index);
-        finish_element(index);
+        end_element(index);
       }
       return;
     }
@@ -309,12 +453,10 @@ class Worker final : public detail::TaskFrame {
   // Puts the exception being handled into a reply: in place if it fits and `length` has room for
   // its size, else into a block.
   void fail(ReplyKind& kind, std::span<std::byte> place, std::uint32_t* length) noexcept {
-    if (block_) {
-      outbox_.free(block_);
-      block_ = BlockRef{};
-    }
+    drop_block();
     const bool from_user = std::exchange(in_user_code_, false);
-    const std::vector<std::byte> bytes = encode_current_exception(from_user);
+    const std::vector<std::byte> bytes =
+        encode_current_exception(from_user, state_->attempts.load(std::memory_order_relaxed) + 1);
     if (length != nullptr && bytes.size() <= place.size()) {
       kind = ReplyKind::exception_inline;
       *length = static_cast<std::uint32_t>(bytes.size());
@@ -354,8 +496,18 @@ class Worker final : public detail::TaskFrame {
   std::uint32_t first_ = 0;
   BlockRef block_;  // allocated for the reply, still ours
   bool in_user_code_ = false;
+  bool failed_ = false;  // the attempt ended with an exception
+
+  // What other threads of a task ask about as well:
+  std::atomic<const shm::TaskState*> running_{nullptr};
+  std::atomic<std::int64_t> limit_ns_{shm::kNoLimitNs};
+  std::atomic<bool> told_late_{false};
+
   mutable bool unfit_ = false;  // for any more tasks
 };
+
+// The one of this process, for the questions of its tasks.
+Worker* the_worker = nullptr;
 
 }  // namespace
 
@@ -390,6 +542,7 @@ void worker_main(const WorkerStart& start) noexcept {
   // On the heap: a task that ends the process by exit() must not destroy it.
   auto* worker = new (std::nothrow) Worker(start);
   if (worker == nullptr) sys::exit_now(1);
+  the_worker = worker;
   start::set_process_name(start.process_name);
   start::run_after_fork_actions();
   worker->run();
@@ -397,3 +550,11 @@ void worker_main(const WorkerStart& start) noexcept {
 }
 
 }  // namespace brood::pool
+
+namespace brood {
+
+bool stop_requested() noexcept {
+  return pool::the_worker != nullptr && pool::the_worker->stop_requested();
+}
+
+}  // namespace brood

@@ -45,7 +45,7 @@ class ActionFrame final : public TaskFrame {
   [[nodiscard]] std::uint32_t first() const noexcept override { return 0; }
   std::span<std::byte> reply_element(std::uint32_t, std::size_t, bool) override { refuse(); }
   void fail_element(std::uint32_t) noexcept override {}
-  void finish_element(std::uint32_t) noexcept override {}
+  ElementEnd finish_element(std::uint32_t /*index*/) noexcept override { return ElementEnd::next; }
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t) const override { refuse(); }
   std::shared_ptr<const void>& bound_cache(std::uint64_t) override { refuse(); }
 

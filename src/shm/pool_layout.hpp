@@ -25,20 +25,37 @@
 //
 //              commit           claim(worker)             reply
 //     free ------------> pending ------------> claimed ------------> done
-//      ^                    ^                     | |                  |
-//      |                    +----- retry ---------+ +---- death -------+
-//      |                       (supervisor, after     (supervisor)     |
-//      |                        the worker's death)                    |
-//      +--------------------------- release (caller) -----------------+
+//      ^                  | ^                     | |                  | |
+//      |                  | +----- retry ---------+ +---- death -------+ |
+//      |                  |    (supervisor, after     (supervisor)       |
+//      |                  |     the worker's death)                      |
+//      |                  +---- cancel, deadline (anyone) ----> done -----+
+//      +--------------------------- release (caller) --------------------+
 //
 //   One 64-bit word holds phase, owner and generation, so claim and owner change together; a
 //   worker killed at any instruction has either not claimed the task or is named as its owner.
 //   The generation changes with each commit, so an old name never fits a new task.
 //
+// Stopping a task that runs, within phase claimed, by marks in the same word:
+//
+//     (no mark) ---- cancel (caller), last time limit (supervisor) ----> settled
+//         |                                                                 |  worker ends: done,
+//         +---- time limit, retries left (supervisor) ----> expired         |  what it has is
+//         dropped
+//                     worker ends: pending again               |            |
+//                                                              +--- grace --+
+//                                                                   v  (supervisor)
+//                                                                 doomed: the worker may not end
+//                                                                 the task any more, and is killed
+//
+//   settled says that no value will come: for the caller the task has ended, whatever its worker
+//   does. With expired it ended by its time limit, without it by cancel(). Since a worker is killed
+//   only for a word that it can't leave any more, it never dies for a task that it has finished.
+//
 // Invariants
 //   request.generation = generation of word, from commit to release
 //   phase claimed  =>  the owner's desk names the record as its intent (written before the claim)
-//   phase done     =>  kind, length and reply are final
+//   phase done, not settled  =>  kind, length and reply are final
 //   progress <= request.count; elements below it are final
 #pragma once
 
@@ -62,26 +79,41 @@ inline constexpr std::size_t kMaxSlots = 1024;
 
 enum class TaskPhase : std::uint8_t { free = 0, pending = 1, claimed = 2, done = 3 };
 
-// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-13, owner's
-// epoch in 16-31, generation in 32-63. The caller sleeps on the low half.
+// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-12, settled,
+// expired and doomed in 13-15, owner's epoch in 16-31, generation in 32-63. The caller sleeps on
+// the low half.
 struct TaskWord {
   TaskPhase phase = TaskPhase::free;
   bool waited = false;  // somebody sleeps on it: who ends the task has to wake
   OwnerId owner{};      // in phase claimed
   std::uint32_t generation = 0;
+  bool settled = false;  // no value will come
+  bool expired = false;  // its time is over; not settled: it is to be started again
+  bool doomed = false;   // its worker is being killed for it
 
   static constexpr TaskWord unpack(std::uint64_t bits) noexcept {
-    return {static_cast<TaskPhase>(bits & 3U), (bits & 4U) != 0,
-            OwnerId{static_cast<std::uint16_t>((bits >> 3U) & (kMaxSlots * 2 - 1)),
+    return {static_cast<TaskPhase>(bits & 3U),
+            (bits & 4U) != 0,
+            OwnerId{static_cast<std::uint16_t>((bits >> 3U) & (kMaxSlots - 1)),
                     static_cast<std::uint16_t>(bits >> 16U)},
-            static_cast<std::uint32_t>(bits >> 32U)};
+            static_cast<std::uint32_t>(bits >> 32U),
+            (bits & kSettled) != 0,
+            (bits & kExpired) != 0,
+            (bits & kDoomed) != 0};
   }
   [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
     return static_cast<std::uint64_t>(phase) | (waited ? 4U : 0U) |
-           std::uint64_t{owner.slot} << 3U | std::uint64_t{owner.epoch} << 16U |
+           std::uint64_t{owner.slot} << 3U | (settled ? kSettled : 0U) | (expired ? kExpired : 0U) |
+           (doomed ? kDoomed : 0U) | std::uint64_t{owner.epoch} << 16U |
            std::uint64_t{generation} << 32U;
   }
+
+ private:
+  static constexpr std::uint32_t kSettled = 1U << 13U;
+  static constexpr std::uint32_t kExpired = 1U << 14U;
+  static constexpr std::uint32_t kDoomed = 1U << 15U;
 };
+static_assert(kMaxSlots == 1U << 10U);
 
 // What a finished task or element has to show.
 enum class ReplyKind : std::uint8_t {
@@ -93,10 +125,11 @@ enum class ReplyKind : std::uint8_t {
   died = 5,     // a DeathNote in place
   cells = 6,    // map: each element has a cell of its own
   corrupt = 7,  // the record was found overwritten
+  expired = 8,  // map: the element ran longer than it may; a LateNote in its cell
 };
 
 inline constexpr std::size_t kInlineReplyBytes = 32;
-inline constexpr std::size_t kInlineArgumentBytes = 80;
+inline constexpr std::size_t kInlineArgumentBytes = 64;
 
 // Begins every outbox block that holds an encoded reply; the encoding follows.
 struct PacketHeader {
@@ -124,6 +157,21 @@ struct CellDeathNote {
 };
 static_assert(sizeof(CellDeathNote) == 8);
 
+// How often an element was started that always took too long, in its 8-byte cell.
+struct LateNote {
+  std::uint32_t attempts;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(LateNote) == 8);
+
+// Times are sys::now_ns(); this is no limit.
+inline constexpr std::int64_t kNoLimitNs = INT64_MAX;
+
+enum class TaskFlag : std::uint16_t {
+  retry_exceptions = 1,  // what the function throws counts as a failed attempt
+  limited = 2,           // has a timeout or a deadline
+};
+
 // Written by the caller before the commit, by nobody after it.
 struct alignas(64) TaskRequest {
   sys::Atomic<std::uint32_t> generation;
@@ -133,18 +181,26 @@ struct alignas(64) TaskRequest {
   BlockRef arguments;        // inbox; none: inline
   BlockRef cells;            // outbox; map only: count cells of cell_bytes, then count ReplyKinds
   std::uint64_t argument_bytes;
-  std::uint32_t retries;
+  std::uint16_t retries;
+  std::uint16_t flags;  // TaskFlag
   std::uint32_t reserved;
+  std::int64_t timeout_ns;   // of each run of each element
+  std::int64_t deadline_ns;  // of all, waiting included
   std::array<std::byte, kInlineArgumentBytes> inline_arguments;
+
+  [[nodiscard]] bool has(TaskFlag flag) const noexcept {
+    return (flags & static_cast<std::uint16_t>(flag)) != 0;
+  }
 };
-static_assert(sizeof(TaskRequest) == 128 && offsetof(TaskRequest, inline_arguments) == 48);
+static_assert(sizeof(TaskRequest) == 128 && offsetof(TaskRequest, inline_arguments) == 64);
 
 // Written by whoever the word says.
 struct alignas(64) TaskState {
   sys::Atomic<std::uint64_t> word;
   sys::Atomic<std::uint32_t> progress;  // map: elements finished
-  std::uint32_t attempts;               // deaths at the current element so far
-  std::uint32_t length;                 // bytes of an inline reply
+  // At the current element: those that failed.
+  sys::Atomic<std::uint32_t> attempts;
+  std::uint32_t length;  // bytes of an inline reply
   ReplyKind kind;
   std::array<std::uint8_t, 3> reserved;
   std::array<std::byte, kInlineReplyBytes> reply;
@@ -192,13 +248,20 @@ inline constexpr std::uint32_t kFirstRingLog = 10;
 // How the pool is to go on; only ever increases.
 enum class PoolOrder : std::uint32_t { run = 0, drain = 1, terminate = 2, kill = 3 };
 
+// A ring for each: workers take from the most urgent that has something.
+inline constexpr std::size_t kPriorities = 3;
+inline constexpr std::size_t kNormalPriority = 1;
+
 struct CallerHeader {
-  RingHeader ring;
+  std::array<RingHeader, kPriorities> rings;  // most urgent first
   alignas(64) sys::Atomic<PoolOrder> order;
   sys::Atomic<std::uint32_t> term_ms;  // from SIGTERM to SIGKILL, when order is terminate
   sys::Atomic<std::uint32_t> records;  // indices below it have memory and may be in use
   sys::Atomic<std::uint32_t> doubts;   // counts requests to look whether all still makes sense
   OwnerId member;                      // the caller's place in the family
+  sys::Atomic<std::uint32_t> stops;    // counts cancelled tasks that were running
+  // The earliest deadline of tasks that may be waiting; one that is over may be replaced.
+  sys::Atomic<std::int64_t> deadline_ns;
 };
 
 // ---- the supervisor zone
@@ -231,7 +294,11 @@ struct SupervisorHeader {
   alignas(64) sys::Atomic<std::uint64_t> died;  // workers that died while the pool ran
   sys::Atomic<std::uint64_t> retried;           // tasks that were started again
   sys::Atomic<std::uint64_t> settled;           // tasks that ended with their worker
-  sys::Atomic<std::uint64_t> retired_done;      // tasks done by workers that are gone
+  // When the supervisor will look at time limits of its own accord. Who makes a limit that comes
+  // sooner calls it. Both sides seq_cst: the limit is written first, then this is read; this is
+  // taken back first, then the limits are read.
+  alignas(64) sys::Atomic<std::int64_t> next_look_ns;
+  sys::Atomic<std::uint64_t> retired_done;  // tasks done by workers that are gone
 };
 
 enum class WorkerRole : std::uint32_t {
@@ -267,7 +334,10 @@ struct SharedHeader {
   sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
   // 1: an arena was used since the supervisor last found nothing to give back.
   sys::Atomic<std::uint32_t> trim_wanted;
-  alignas(64) sys::Atomic<std::uint64_t> head_hint;
+  sys::Atomic<std::uint64_t> timed_out;  // tasks and elements that ended by a time limit
+  // Somebody waits for room in the queue of tasks; 1: the next claim is to wake it.
+  sys::FutexWord room_wanted;
+  alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
 };
@@ -296,6 +366,8 @@ struct alignas(64) WorkerDesk {
   std::uint64_t crash_address;
   // Ready to work: its preparation is over.
   sys::Atomic<std::uint32_t> prepared;
+  // When the task or element it runs will have run for too long; 0: it runs none that is limited.
+  sys::Atomic<std::int64_t> limit_ns;
 };
 static_assert(sizeof(WorkerDesk) == 64);
 

@@ -144,7 +144,9 @@ class ProcessFrame final : public detail::TaskFrame {
     throw DecodeError("brood: this is no process's code");
   }
   void fail_element(std::uint32_t /*index*/) noexcept override {}
-  void finish_element(std::uint32_t /*index*/) noexcept override {}
+  detail::ElementEnd finish_element(std::uint32_t /*index*/) noexcept override {
+    return detail::ElementEnd::next;
+  }
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
     if (block >= certificate_.blobs.size()) throw DecodeError("brood: the bound values are gone");
     return certificate_.blobs[static_cast<std::size_t>(block)];

@@ -21,9 +21,9 @@ std::byte* memory_for(const pool::PoolGeometry& geometry) {
   };
   // Of the tables, what the scene's few actors can have touched.
   for (const pool::Zone& zone :
-       {geometry.caller_header, geometry.requests, geometry.ring, geometry.supervisor_header,
-        geometry.shared_header, geometry.states, geometry.owners, geometry.entries,
-        geometry.retry_ring, geometry.lives, geometry.desks}) {
+       {geometry.caller_header, geometry.requests, geometry.rings[shm::kNormalPriority],
+        geometry.supervisor_header, geometry.shared_header, geometry.states, geometry.owners,
+        geometry.entries, geometry.retry_ring, geometry.lives, geometry.desks}) {
     clear(zone, 4096);
   }
   return bytes;
@@ -34,7 +34,8 @@ std::byte* memory_for(const pool::PoolGeometry& geometry) {
 PoolScene::PoolScene(std::uint32_t ring_log) {
   const pool::PoolGeometry geometry = pool::PoolGeometry::make(kTasks, kSlots, 0);
   view_ = pool::PoolView(memory_for(geometry), geometry);
-  ring_ = pool::RingWriter(view_.caller().ring, view_.ring_cells());
+  ring_ = pool::RingWriter(view_.caller().rings[shm::kNormalPriority],
+                           view_.ring_cells(shm::kNormalPriority));
   ring_.start(ring_log);
   idle_ = pool::IdleWorkers(view_);
   view_.caller().records.store(kTasks);

@@ -24,14 +24,17 @@ constexpr std::uint32_t kRounds = 30'000;
 class BellsTest : public testing::Test {
  protected:
   BellsTest() {
-    shared_.segment.reserve(shared_.geometry.ring.offset, 4096);
-    RingWriter(shared_.view().caller().ring, shared_.view().ring_cells()).start(kLog);
+    shared_.segment.reserve(shared_.geometry.rings[shm::kNormalPriority].offset, 4096);
+    RingWriter(shared_.view().caller().rings[shm::kNormalPriority],
+               shared_.view().ring_cells(shm::kNormalPriority))
+        .start(kLog);
   }
 
   void publish() {
     const PoolView view = shared_.view();
     IdleWorkers idle(view);
-    RingWriter ring(view.caller().ring, view.ring_cells());
+    RingWriter ring(view.caller().rings[shm::kNormalPriority],
+                    view.ring_cells(shm::kNormalPriority));
     ring.start(kLog);
     const test::Deadline hang(test::kHangGuard);
     for (std::uint32_t round = 1; round <= kRounds && !lost_.load(); ++round) {
@@ -61,8 +64,9 @@ class BellsTest : public testing::Test {
   void work(unsigned number, bool looks_first) {
     const PoolView view = shared_.view();
     IdleWorkers idle(view);
-    RingReader ring(view.caller().ring, view.ring_cells(), kLog, view.shared().head_hint,
-                    view.supervisor().hint_epoch);
+    RingReader ring(view.caller().rings[shm::kNormalPriority],
+                    view.ring_cells(shm::kNormalPriority), kLog,
+                    view.shared().head_hints[shm::kNormalPriority], view.supervisor().hint_epoch);
     const std::uint16_t slot = slot_of(number);
     while (!over_.load()) {
       if (take(ring)) {

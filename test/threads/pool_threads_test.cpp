@@ -48,8 +48,9 @@ ThreadWorker::ThreadWorker(const SharedPool& pool, OwnerId me)
     : view_(pool.view()), me_(me), desk_(view_.desk(me.slot)), idle_(view_) {
   inbox_.attach(view_.inbox(pool.segment.fd(), SharedPool::kLimitBytes), me_);
   outbox_.attach(view_.outbox(pool.segment.fd(), SharedPool::kLimitBytes), me_);
-  ring_ = RingReader(view_.caller().ring, view_.ring_cells(), 31, view_.shared().head_hint,
-                     view_.supervisor().hint_epoch);
+  ring_ = RingReader(
+      view_.caller().rings[shm::kNormalPriority], view_.ring_cells(shm::kNormalPriority), 31,
+      view_.shared().head_hints[shm::kNormalPriority], view_.supervisor().hint_epoch);
   retry_ring_ = RingReader(view_.supervisor().retry_ring, view_.retry_cells(), shm::kRetryRingLog,
                            view_.shared().retry_head_hint, view_.supervisor().hint_epoch);
 }
@@ -109,7 +110,7 @@ bool ThreadWorker::run_task(RingEntry task) {
   arguments = arguments.first(request.argument_bytes).subspan(sizeof order);
   EXPECT_TRUE(Pattern(order.seed).is_in(arguments));
 
-  const bool dies = state.attempts < order.deaths;
+  const bool dies = state.attempts.load() < order.deaths;
   if (dies && order.step == Step::claimed) return false;
   if (!reply(order, state, dies)) return false;
   EXPECT_TRUE(pool::finish_task(state, me_));
@@ -343,7 +344,8 @@ class PoolThreadsTest : public testing::Test {
         std::make_unique<ThreadSupervisor>(shared_, kWorkers)->run();
       } else if (i == 1) {
         while (calling.load() != 0) {
-          const PoolStats stats = pool::read_stats(view_, kWorkers);
+          const PoolStats stats =
+              pool::read_stats(view_, kWorkers, [](std::uint32_t) { return std::string(); });
           EXPECT_EQ(stats.workers.size(), kWorkers);
           sys::sleep_ns(1'000'000);
         }

@@ -30,7 +30,8 @@ class RingThreadsTest : public testing::Test {
   RingThreadsTest() {
     shared_.segment.reserve(shared_.geometry.requests.offset, kRecords * sizeof(shm::TaskRequest));
     shared_.segment.reserve(shared_.geometry.states.offset, kRecords * sizeof(shm::TaskState));
-    shared_.segment.reserve(shared_.geometry.ring.offset, 2 * kRecords * sizeof(std::uint64_t));
+    shared_.segment.reserve(shared_.geometry.rings[shm::kNormalPriority].offset,
+                            2 * kRecords * sizeof(std::uint64_t));
   }
 
   [[nodiscard]] bool all_taken() const {
@@ -40,7 +41,8 @@ class RingThreadsTest : public testing::Test {
   // The caller: uses ever more records, and the ring grows with them.
   void write() {
     const PoolView view = shared_.view();
-    RingWriter ring(view.caller().ring, view.ring_cells());
+    RingWriter ring(view.caller().rings[shm::kNormalPriority],
+                    view.ring_cells(shm::kNormalPriority));
     ring.start(kFirstLog);
     std::uint32_t records = 1U << kFirstLog;
     std::uint32_t next = 1;
@@ -86,8 +88,9 @@ class RingThreadsTest : public testing::Test {
   void read(unsigned number) {
     const PoolView view = shared_.view();
     const OwnerId me{static_cast<std::uint16_t>(shm::kFirstWorkerSlot + number), 1};
-    RingReader ring(view.caller().ring, view.ring_cells(), 9, view.shared().head_hint,
-                    view.supervisor().hint_epoch);
+    RingReader ring(view.caller().rings[shm::kNormalPriority],
+                    view.ring_cells(shm::kNormalPriority), 9,
+                    view.shared().head_hints[shm::kNormalPriority], view.supervisor().hint_epoch);
     while (!all_taken()) {
       RingEntry task;
       const bool took = ring.take([&](RingEntry entry) {
@@ -113,7 +116,8 @@ class RingThreadsTest : public testing::Test {
   void mislead() {
     const PoolView view = shared_.view();
     for (std::uint64_t lie = 0; !all_taken(); ++lie) {
-      view.shared().head_hint.store(lie % 2 == 0 ? lie : kNonsense, std::memory_order_relaxed);
+      view.shared().head_hints[shm::kNormalPriority].store(lie % 2 == 0 ? lie : kNonsense,
+                                                           std::memory_order_relaxed);
       view.supervisor().hint_epoch.fetch_add(1, std::memory_order_release);
       sys::yield();
     }

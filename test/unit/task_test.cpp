@@ -46,29 +46,35 @@ constexpr std::array kPhases = {TaskPhase::free, TaskPhase::pending, TaskPhase::
 TEST(TaskWordTest, PackingAndUnpackingLosesNothing) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 100'000; ++i) {
-    const TaskWord word{static_cast<TaskPhase>(random() % 4), random() % 2 == 1,
-                        OwnerId{static_cast<std::uint16_t>(random() % (2 * shm::kMaxSlots)),
+    const TaskWord word{static_cast<TaskPhase>(random() % 4),
+                        random() % 2 == 1,
+                        OwnerId{static_cast<std::uint16_t>(random() % shm::kMaxSlots),
                                 static_cast<std::uint16_t>(random())},
-                        static_cast<std::uint32_t>(random())};
+                        static_cast<std::uint32_t>(random()),
+                        random() % 2 == 1,
+                        random() % 2 == 1,
+                        random() % 2 == 1};
     const TaskWord again = TaskWord::unpack(word.pack());
     ASSERT_EQ(again.phase, word.phase);
     ASSERT_EQ(again.waited, word.waited);
     ASSERT_EQ(again.owner.slot, word.owner.slot);
     ASSERT_EQ(again.owner.epoch, word.owner.epoch);
     ASSERT_EQ(again.generation, word.generation);
+    ASSERT_EQ(again.settled, word.settled);
+    ASSERT_EQ(again.expired, word.expired);
+    ASSERT_EQ(again.doomed, word.doomed);
   }
 }
 
-TEST(TaskWordTest, OnlyTheTwoUnusedBitsAreLostFromRandomOnes) {
-  constexpr std::uint64_t kUnused = 0xc000;
+TEST(TaskWordTest, UnpackingAndPackingKeepsEveryBit) {
   std::mt19937_64 random(2);
   for (int i = 0; i < 100'000; ++i) {
     const std::uint64_t bits = random();
-    ASSERT_EQ(TaskWord::unpack(bits).pack(), bits & ~kUnused);
+    ASSERT_EQ(TaskWord::unpack(bits).pack(), bits);
   }
 }
 
-TEST(TaskWordTest, AWordIsPlausibleOnlyInItsGenerationAndWithinTheTable) {
+TEST(TaskWordTest, AWordIsPlausibleOnlyInItsGenerationAndWithMarksOfItsPhase) {
   EXPECT_FALSE(is_plausible(TaskWord{}, 0));
   EXPECT_FALSE(is_plausible({TaskPhase::free, false, {}, kGeneration}, kGeneration));
   for (const TaskPhase phase : {TaskPhase::pending, TaskPhase::claimed, TaskPhase::done}) {
@@ -76,8 +82,26 @@ TEST(TaskWordTest, AWordIsPlausibleOnlyInItsGenerationAndWithinTheTable) {
     EXPECT_TRUE(is_plausible(in_phase(phase, true), kGeneration));
     EXPECT_FALSE(is_plausible(in_phase(phase), kGeneration + 1));
   }
-  EXPECT_FALSE(
-      is_plausible({TaskPhase::claimed, false, {shm::kMaxSlots, 1}, kGeneration}, kGeneration));
+  for (const TaskPhase phase : {TaskPhase::pending, TaskPhase::done}) {
+    TaskWord owned = in_phase(phase);
+    owned.owner = kWorker;
+    EXPECT_FALSE(is_plausible(owned, kGeneration));
+  }
+  for (unsigned marks = 0; marks < 8; ++marks) {
+    const bool settled = (marks & 1U) != 0;
+    const bool expired = (marks & 2U) != 0;
+    const bool doomed = (marks & 4U) != 0;
+    const auto marked = [&](TaskPhase phase) {
+      TaskWord word = in_phase(phase);
+      word.settled = settled;
+      word.expired = expired;
+      word.doomed = doomed;
+      return word;
+    };
+    EXPECT_TRUE(is_plausible(marked(TaskPhase::claimed), kGeneration));
+    EXPECT_EQ(is_plausible(marked(TaskPhase::pending), kGeneration), marks == 0);
+    EXPECT_EQ(is_plausible(marked(TaskPhase::done), kGeneration), !doomed && (settled || !expired));
+  }
 }
 
 // ---- steps
@@ -118,6 +142,131 @@ TEST(TaskTest, OnlyAClaimedTaskIsFinished) {
 TEST(TaskTest, OnlyAClaimedTaskIsReturned) {
   only_from(TaskPhase::claimed, in_phase(TaskPhase::pending),
             [](TaskState& s) { return return_task(s, kWorker); });
+}
+
+// ---- stopping
+
+// Claimed by kWorker, with these marks.
+enum class Marks { none, settled, settled_late, expired, doomed_settled, doomed_expired };
+constexpr std::array kMarks = {Marks::none,    Marks::settled,        Marks::settled_late,
+                               Marks::expired, Marks::doomed_settled, Marks::doomed_expired};
+
+TaskWord claimed_with(Marks marks) {
+  TaskWord word = in_phase(TaskPhase::claimed);
+  word.settled =
+      marks == Marks::settled || marks == Marks::settled_late || marks == Marks::doomed_settled;
+  word.expired =
+      marks == Marks::settled_late || marks == Marks::expired || marks == Marks::doomed_expired;
+  word.doomed = marks == Marks::doomed_settled || marks == Marks::doomed_expired;
+  return word;
+}
+
+TaskWord done_with(bool settled, bool expired) {
+  return {TaskPhase::done, false, {}, kGeneration, settled, expired};
+}
+
+TEST(StopTaskTest, AWorkerEndsItsTaskUnlessItIsToRunAgainOrIsDoomed) {
+  for (const Marks marks : kMarks) {
+    Record r(claimed_with(marks));
+    const bool may =
+        marks == Marks::none || marks == Marks::settled || marks == Marks::settled_late;
+    EXPECT_EQ(finish_task(r.state, kWorker), may);
+    const TaskWord before = claimed_with(marks);
+    EXPECT_TRUE(same(r.word(), may ? done_with(before.settled, before.expired) : before));
+  }
+}
+
+TEST(StopTaskTest, ADeadWorkersTaskEndsAsItWasSettledOrAsTheSupervisorSays) {
+  for (const Marks marks : kMarks) {
+    for (const bool late : {false, true}) {
+      Record r(claimed_with(marks));
+      EXPECT_TRUE(end_task(r.state, kWorker, late));
+      const TaskWord before = claimed_with(marks);
+      EXPECT_TRUE(
+          same(r.word(), before.settled ? done_with(true, before.expired) : done_with(late, late)));
+    }
+  }
+}
+
+TEST(StopTaskTest, OnlyATaskThatIsNotSettledIsReturned) {
+  for (const Marks marks : kMarks) {
+    Record r(claimed_with(marks));
+    const bool may = !claimed_with(marks).settled;
+    EXPECT_EQ(return_task(r.state, kWorker), may);
+    EXPECT_TRUE(same(r.word(), may ? in_phase(TaskPhase::pending) : claimed_with(marks)));
+  }
+}
+
+TEST(StopTaskTest, CancellingSettlesWhatHasNoOutcomeYet) {
+  for (const Marks marks : kMarks) {
+    Record r(claimed_with(marks));
+    TaskWord expected = claimed_with(marks);
+    CancelStep step = CancelStep::stopping;
+    if (expected.settled) step = expected.expired ? CancelStep::too_late : CancelStep::already;
+    EXPECT_EQ(cancel_task(r.state, kGeneration), step);
+    if (step == CancelStep::stopping) {
+      expected.settled = true;
+      expected.expired = false;
+    }
+    EXPECT_TRUE(same(r.word(), expected));
+  }
+  Record waits(in_phase(TaskPhase::pending));
+  EXPECT_EQ(cancel_task(waits.state, kGeneration), CancelStep::ended);
+  EXPECT_TRUE(same(waits.word(), done_with(true, false)));
+  EXPECT_EQ(cancel_task(waits.state, kGeneration), CancelStep::already);
+  Record done(in_phase(TaskPhase::done));
+  EXPECT_EQ(cancel_task(done.state, kGeneration), CancelStep::too_late);
+  Record late(done_with(true, true));
+  EXPECT_EQ(cancel_task(late.state, kGeneration), CancelStep::too_late);
+  Record other(in_phase(TaskPhase::pending));
+  EXPECT_EQ(cancel_task(other.state, kGeneration + 1), CancelStep::too_late);
+  EXPECT_TRUE(same(other.word(), in_phase(TaskPhase::pending)));
+}
+
+TEST(StopTaskTest, ADeadlineEndsOnlyATaskThatWaits) {
+  only_from(TaskPhase::pending, done_with(true, true),
+            [](TaskState& s) { return expire_pending(s, kGeneration); });
+  Record r(in_phase(TaskPhase::pending));
+  EXPECT_FALSE(expire_pending(r.state, kGeneration + 1));
+}
+
+TEST(StopTaskTest, ATimeLimitMarksARunningTaskOnce) {
+  for (const Marks marks : kMarks) {
+    for (const bool last : {false, true}) {
+      Record r(claimed_with(marks));
+      EXPECT_EQ(expire_task(r.state, kWorker, last), marks == Marks::none);
+      if (marks != Marks::none) continue;
+      EXPECT_TRUE(same(r.word(), claimed_with(last ? Marks::settled_late : Marks::expired)));
+    }
+  }
+  Record other(in_phase(TaskPhase::claimed));
+  EXPECT_FALSE(expire_task(other.state, kSameSlotLater, true));
+}
+
+TEST(StopTaskTest, AWorkerGoesOnOnlyWithATaskThatIsStillItsOwn) {
+  for (const Marks marks : kMarks) {
+    Record r(claimed_with(marks));
+    const bool may = marks == Marks::none || marks == Marks::expired;
+    EXPECT_EQ(unexpire_task(r.state, kWorker), may);
+    EXPECT_TRUE(same(r.word(), claimed_with(may ? Marks::none : marks)));
+  }
+}
+
+TEST(StopTaskTest, AWorkerIsDoomedOnlyForATaskThatIsToStopAndHasNotEnded) {
+  for (const Marks marks : kMarks) {
+    Record r(claimed_with(marks));
+    EXPECT_EQ(doom_task(r.state, kWorker, kGeneration), marks != Marks::none);
+    TaskWord expected = claimed_with(marks);
+    expected.doomed = marks != Marks::none;
+    EXPECT_TRUE(same(r.word(), expected));
+  }
+  for (const TaskPhase phase : {TaskPhase::free, TaskPhase::pending, TaskPhase::done}) {
+    Record r(in_phase(phase));
+    EXPECT_FALSE(doom_task(r.state, kWorker, kGeneration));
+  }
+  Record other(claimed_with(Marks::expired));
+  EXPECT_FALSE(doom_task(other.state, kSameSlotLater, kGeneration));
+  EXPECT_FALSE(doom_task(other.state, kWorker, kGeneration + 1));
 }
 
 TEST(TaskTest, AnOldNameClaimsNothing) {

@@ -95,7 +95,7 @@ struct CallJob<F, TypeList<Wires...>> {
     Callable::encode(f, out, [&](const BoundPtr& blob) { return core.place(blob); });
     auto handles = collecting_handles<Pack::carries_handles>(
         [&] { Pack::encode(out, Callable::size, values...); });
-    return guard.commit({Callable::blob(f), std::move(handles)});
+    return guard.commit({Callable::blob(f), std::move(handles), std::move(spec.name), nullptr});
   }
 
   static void run(TaskFrame& frame) {

@@ -87,10 +87,9 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
   // One chunk: the elements [first, last) of a forward range.
   template <class Iterator>
   static TaskTicket submit(PoolCore& core, const F& f, Iterator first, Iterator last) {
-    TaskSpec spec;
+    TaskSpec spec = core.defaults();
     spec.thunk = thunk_of<MapJob>();
     spec.function = Callable::function(f);
-    spec.retries = core.default_retries();
     spec.cell_bytes = cell_bytes;
     spec.argument_bytes = Callable::size;
     for (Iterator i = first; i != last; ++i, ++spec.elements) {
@@ -116,7 +115,7 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
         });
       }
     });
-    return guard.commit({Callable::blob(f), std::move(handles)});
+    return guard.commit({Callable::blob(f), std::move(handles), {}, nullptr});
   }
 
   // What became of an element of a task that has ended; its position is for the error.
@@ -140,12 +139,18 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
       static_cast<void>(Pack::decode(in, total));
     }
     for (std::uint32_t index = frame.first(); index < frame.count(); ++index) {
-      try {
-        run_element(frame, f, Pack::decode(in, total), index);
-      } catch (...) {
-        frame.fail_element(index);
+      const Reader begin = in;
+      ElementEnd end = ElementEnd::again;
+      while (end == ElementEnd::again) {
+        in = begin;
+        try {
+          run_element(frame, f, Pack::decode(in, total), index);
+        } catch (...) {
+          frame.fail_element(index);
+        }
+        end = frame.finish_element(index);
       }
-      frame.finish_element(index);
+      if (end == ElementEnd::stop) return;
     }
   }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 namespace brood {
 struct PoolOptions;
 struct PoolStats;
+struct TaskOptions;
 }  // namespace brood
 
 namespace brood::detail {
@@ -36,6 +38,7 @@ struct TaskTicket {
 // A task being written. `arguments` is 16-byte aligned room for callable and arguments.
 struct TaskDraft {
   std::uint32_t index = 0;
+  std::uint32_t priority = 1;
   std::span<std::byte> arguments;
 };
 
@@ -43,7 +46,11 @@ struct TaskDraft {
 struct TaskBaggage {
   BoundPtr blob;
   std::vector<ObjectHandle> handles;
-  [[nodiscard]] bool empty() const noexcept { return blob == nullptr && handles.empty(); }
+  std::string name;            // given by the user
+  std::shared_ptr<void> stop;  // cancels the task when its stop token says so
+  [[nodiscard]] bool empty() const noexcept {
+    return blob == nullptr && handles.empty() && name.empty();
+  }
 };
 
 // What is needed besides the arguments.
@@ -51,7 +58,13 @@ struct TaskSpec {
   ThunkId thunk = 0;
   const void* function = nullptr;  // the plain function to call, if it is one
   std::size_t argument_bytes = 0;
+  // See PoolOptions and TaskOptions.
   std::uint32_t retries = 0;
+  bool retry_exceptions = false;
+  std::uint32_t priority = 1;  // 0: most urgent
+  std::int64_t timeout_ns = kNoDeadline;
+  DeadlineNs deadline_ns = kNoDeadline;
+  std::string name;
   // map: how many elements, and the bytes of a cell for the result of each; 0: a single task.
   std::uint32_t elements = 0;
   std::uint32_t cell_bytes = 0;
@@ -59,7 +72,7 @@ struct TaskSpec {
 
 // How a task or element ended. The bytes lie in shared memory: they are input.
 struct TaskReply {
-  enum class Kind { value, exception, died, no_room, out_of_reach, corrupt };
+  enum class Kind { value, exception, died, cancelled, timed_out, no_room, out_of_reach, corrupt };
   Kind kind = Kind::corrupt;
   std::span<const std::byte> bytes;
 };
@@ -78,8 +91,14 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   PoolCore& operator=(const PoolCore&) = delete;
 
   [[nodiscard]] virtual std::size_t workers() const noexcept = 0;
-  // What TaskOptions leave open.
-  [[nodiscard]] virtual std::uint32_t default_retries() const noexcept = 0;
+  // A task without options of its own, and one with. Throws Error if they make no sense.
+  [[nodiscard]] virtual const TaskSpec& defaults() const noexcept = 0;
+  [[nodiscard]] virtual TaskSpec spec_of(const TaskOptions& options) const = 0;
+
+  // Waits until fewer tasks than may are waiting; false: `deadline` came first. Throws what draft()
+  // throws. After true, one task may be submitted, and leave() is to be called.
+  virtual bool admit(DeadlineNs deadline) = 0;
+  virtual void leave() noexcept = 0;
 
   // Where code and constants lie in the workers.
   [[nodiscard]] virtual Addresses addresses() const noexcept = 0;
@@ -97,6 +116,14 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // True: the task has ended. False: the deadline came first. Throws PoolClosed, BrokenPool,
   // FamilyBroken if it never will.
   virtual bool wait(TaskTicket task, DeadlineNs deadline) = 0;
+  // Whether no value will come. Never blocks.
+  virtual bool cancel(TaskTicket task) noexcept = 0;
+  // The same when the token says so; the task has not been released yet.
+  virtual void cancel_on(const std::stop_token& stop, TaskTicket task) = 0;
+  [[nodiscard]] virtual bool is_cancelled(TaskTicket task) const noexcept = 0;
+  // Taken by a worker, and its outcome not known yet.
+  [[nodiscard]] virtual bool is_running(TaskTicket task) const noexcept = 0;
+
   // Of a task that has ended.
   [[nodiscard]] virtual TaskReply reply(TaskTicket task) const = 0;
   [[nodiscard]] virtual TaskReply reply_of_element(TaskTicket task, std::uint32_t index) const = 0;
@@ -112,6 +139,22 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   virtual bool join_until(DeadlineNs deadline) = 0;
   virtual bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) = 0;
   [[nodiscard]] virtual PoolStats stats() const = 0;
+};
+
+// A task's place in the queue, from asking for it until the task stands there itself.
+class Admission {
+ public:
+  Admission(PoolCore& core, DeadlineNs deadline) : core_(core), admitted_(core.admit(deadline)) {}
+  ~Admission() {
+    if (admitted_) core_.leave();
+  }
+  Admission(const Admission&) = delete;
+  Admission& operator=(const Admission&) = delete;
+  explicit operator bool() const noexcept { return admitted_; }
+
+ private:
+  PoolCore& core_;
+  bool admitted_;
 };
 
 }  // namespace brood::detail

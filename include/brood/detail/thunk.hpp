@@ -58,6 +58,13 @@ SealedFunction seal_function(void (*function)());
 // Throws DecodeError if the seal is not ours.
 void (*open_function(const SealedFunction& sealed))();
 
+// What is to be done after an element of a task.
+enum class ElementEnd {
+  next,   // the next one
+  again,  // the same once more: it failed and has retries left
+  stop,   // nothing: the task was cancelled
+};
+
 // What a thunk sees of its task. Lives in the worker for the time of one task.
 class TaskFrame {
  public:
@@ -86,7 +93,7 @@ class TaskFrame {
                                              bool in_cell) = 0;
   // The element ends with the exception being handled.
   virtual void fail_element(std::uint32_t index) noexcept = 0;
-  virtual void finish_element(std::uint32_t index) noexcept = 0;
+  virtual ElementEnd finish_element(std::uint32_t index) noexcept = 0;
 
   // The encoded values bound by bind_front, in memory that the caller keeps while tasks use them.
   [[nodiscard]] virtual std::span<const std::byte> bound_bytes(std::uint64_t block) const = 0;

@@ -1,0 +1,14 @@
+// What a task may ask while it runs in a worker.
+#pragma once
+
+namespace brood {
+
+// Whether the task is to end: it was cancelled, has run for as long as it may, missed its deadline,
+// or its pool is being terminated. What it returns or throws from then on does not count, so it may
+// return anything; a worker that goes on for longer than PoolOptions::grace is killed. Asking costs
+// some nanoseconds. False outside of a task.
+//
+//   Threads:   any of the worker's.
+[[nodiscard]] bool stop_requested() noexcept;
+
+}  // namespace brood

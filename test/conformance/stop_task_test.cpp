@@ -1,0 +1,565 @@
+// Time limits, deadlines, cancelling, retries, priorities, and the limit on what waits.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <set>
+#include <stdexcept>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "brood/brood.hpp"
+#include "support/pools.hpp"
+
+namespace brood::test {
+namespace {
+
+class StopTaskTest : public PoolConformance {
+ protected:
+  [[nodiscard]] static PoolOptions impatient(std::size_t workers) {
+    PoolOptions options = with(workers);
+    options.grace = 20ms;
+    return options;
+  }
+};
+BROOD_FOR_EACH_START_METHOD(StopTaskTest);
+
+int pid() { return getpid(); }
+int answer() { return 42; }
+
+// Hears of nothing.
+int hang() {
+  for (;;) pause();
+}
+
+// Until it is asked to stop; then what it returns is of no value.
+int obey() {
+  while (!stop_requested()) std::this_thread::yield();
+  return -1;
+}
+
+// Says that it has begun, then waits to be let go.
+int hold(Event begun, Event let_go) {
+  begun.set();
+  let_go.wait();
+  return getpid();
+}
+
+// ---- time limits
+
+TEST_P(StopTaskTest, ATaskThatRunsTooLongIsTaskTimeoutAndItsWorkerIsReplaced) {
+  Pool pool(impatient(1));
+  const int before = pool.apply(pid);
+  auto future = pool.submit(TaskOptions{.timeout = 50ms, .name = "decode #7"}, hang);
+  try {
+    future.get();
+    FAIL();
+  } catch (const TaskTimeout& e) {
+    EXPECT_EQ(e.attempts(), 0) << "the outcome is known before the attempt has ended";
+    EXPECT_NE(std::string(e.what()).find("decode #7"), std::string::npos) << e.what();
+  }
+  EXPECT_NE(pool.apply(pid), before);
+  const PoolStats stats = pool.stats();
+  EXPECT_EQ(stats.timed_out, 1U);
+  EXPECT_EQ(stats.died, 0U) << "it was killed on purpose";
+}
+
+TEST_P(StopTaskTest, ATaskThatStopsWhenAskedKeepsItsWorker) {
+  PoolOptions options = with(1);
+  options.task_timeout = 50ms;
+  options.grace = kHangGuard;
+  Pool pool(options);
+  const int before = pool.apply(pid);
+  EXPECT_THROW(pool.submit(obey).get(), TaskTimeout);
+  EXPECT_EQ(pool.apply(pid), before);
+  EXPECT_EQ(pool.stats().timed_out, 1U);
+}
+
+TEST_P(StopTaskTest, ATaskWithinItsLimitIsLeftAlone) {
+  PoolOptions options = impatient(2);
+  options.task_timeout = kHangGuard;
+  Pool pool(options);
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 1000; ++i) futures.push_back(pool.submit(answer));
+  for (auto& future : futures) EXPECT_EQ(future.get(), 42);
+  EXPECT_EQ(pool.stats().timed_out, 0U);
+}
+
+TEST_P(StopTaskTest, InMapTheElementIsWhatMayTakeSoLong) {
+  PoolOptions options = impatient(2);
+  options.task_timeout = 200ms;
+  Pool pool(options);
+  const auto work = [](int i) {
+    if (i == 5) hang();
+    if (i == 7) static_cast<void>(obey());
+    return i * i;
+  };
+  const auto results = pool.map_results(work, std::views::iota(0, 12), {.chunk_size = 4});
+  for (int i = 0; i < 12; ++i) {
+    const auto& result = results[static_cast<std::size_t>(i)];
+    if (i == 5 || i == 7) {
+      EXPECT_THROW(static_cast<void>(result.value()), TaskTimeout) << i;
+    } else {
+      ASSERT_TRUE(result.has_value()) << i;
+      EXPECT_EQ(*result, i * i);
+    }
+  }
+  EXPECT_EQ(pool.stats().timed_out, 2U);
+}
+
+// A limit that each of many elements meets, while all of them together do not.
+TEST_P(StopTaskTest, ElementsOfAChunkHaveALimitEach) {
+  PoolOptions options = impatient(1);
+  options.task_timeout = 100ms * kSlowness;
+  Pool pool(options);
+  const auto nap = [](int i) {
+    std::this_thread::sleep_for(3ms);
+    return i;
+  };
+  const int count = 60 * kSlowness;
+  const auto all = pool.map(nap, std::views::iota(0, count), {.chunk_size = 1000});
+  EXPECT_EQ(all.size(), static_cast<std::size_t>(count));
+  EXPECT_EQ(pool.stats().died, 0U);
+}
+
+// ---- retries
+
+TEST_P(StopTaskTest, ATaskThatRanTooLongIsTriedAgain) {
+  Pool pool(impatient(1));
+  Value<int> runs(0);
+  const auto second_time = [](Value<int> count) {
+    if (count.fetch_add(1) == 0) hang();
+    return 7;
+  };
+  const TaskOptions options{.timeout = 100ms * kSlowness, .retries = 1};
+  EXPECT_EQ(pool.submit(options, second_time, runs).get(), 7);
+  EXPECT_EQ(runs.get(), 2);
+  // Where it stops when asked, the same worker tries again.
+  Value<int> obedient(0);
+  const auto obeys_once = [](Value<int> count) {
+    if (count.fetch_add(1) == 0) return obey();
+    return getpid();
+  };
+  const int worker = pool.apply(pid);
+  EXPECT_EQ(pool.submit(options, obeys_once, obedient).get(), worker);
+}
+
+TEST_P(StopTaskTest, ATaskThatAlwaysTakesTooLongEndsWithTheCountOfItsAttempts) {
+  Pool pool(impatient(1));
+  Value<int> runs(0);
+  const auto always = [](Value<int> count) {
+    count.fetch_add(1);
+    return hang();
+  };
+  EXPECT_THROW(pool.submit({.timeout = 30ms * kSlowness, .retries = 2}, always, runs).get(),
+               TaskTimeout);
+  EXPECT_EQ(runs.get(), 3);
+}
+
+TEST_P(StopTaskTest, ExceptionsAreTriedAgainOnlyIfAskedFor) {
+  Pool pool(with(1));
+  Value<int> runs(0);
+  const auto fails_twice = [](Value<int> count) {
+    if (count.fetch_add(1) < 2) throw std::runtime_error("not yet");
+    return 1;
+  };
+  EXPECT_THROW(pool.submit({.retries = 5}, fails_twice, runs).get(), std::runtime_error);
+  EXPECT_EQ(runs.get(), 1);
+  runs.set(0);
+  EXPECT_EQ(pool.submit({.retries = 5, .retry_exceptions = true}, fails_twice, runs).get(), 1);
+  EXPECT_EQ(runs.get(), 3);
+  runs.set(-10);
+  try {
+    pool.submit({.retries = 1, .retry_exceptions = true}, fails_twice, runs).get();
+    FAIL();
+  } catch (const std::runtime_error& e) {
+    ASSERT_NE(remote_info(e), nullptr);
+    EXPECT_EQ(remote_info(e)->attempts, 2);
+  }
+}
+
+TEST_P(StopTaskTest, ElementsThatThrowAreTriedAgainIfAskedFor) {
+  PoolOptions options = with(2);
+  options.retries = 3;
+  options.retry_exceptions = true;
+  Pool pool(options);
+  Array<int> runs(20);
+  const auto fails_once = [](int i, Array<int> counts) {
+    if (counts[static_cast<std::size_t>(i)]++ == 0) throw std::runtime_error("once");
+    return i;
+  };
+  std::vector<std::pair<int, Array<int>>> arguments;
+  for (int i = 0; i < 20; ++i) arguments.emplace_back(i, runs);
+  const auto all = pool.starmap(fails_once, arguments, {.chunk_size = 7});
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(all[static_cast<std::size_t>(i)], i);
+    EXPECT_EQ(runs[static_cast<std::size_t>(i)], 2);
+  }
+}
+
+// ---- deadlines
+
+TEST_P(StopTaskTest, ATaskThatWaitsBeyondItsDeadlineIsNeverRun) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  Value<int> runs(0);
+  const auto count = [](Value<int> n) { n.fetch_add(1); };
+  const auto deadline = std::chrono::steady_clock::now() + 30ms;
+  auto late = pool.submit({.deadline = deadline}, count, runs);
+  auto patient = pool.submit({.deadline = deadline + 24h}, count, runs);
+  try {
+    late.get();
+    FAIL();
+  } catch (const TaskTimeout& e) {
+    EXPECT_EQ(e.attempts(), 0);
+  }
+  EXPECT_GE(std::chrono::steady_clock::now(), deadline);
+  let_go.set();
+  patient.get();
+  EXPECT_EQ(runs.get(), 1);
+}
+
+TEST_P(StopTaskTest, ADeadlineIsKeptAlsoIfNobodyWaits) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  // In an order that is not theirs; each has to be noticed.
+  std::vector<Future<int>> futures;
+  for (const auto ms : {50, 10, 90, 30, 70}) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
+    futures.push_back(pool.submit({.deadline = deadline}, answer));
+  }
+  for (const auto& future : futures) {
+    EXPECT_TRUE(wait_until([&] { return future.ready(); }));
+  }
+  let_go.set();
+  EXPECT_GT(first.get(), 0);
+  for (auto& future : futures) EXPECT_THROW(future.get(), TaskTimeout);
+  EXPECT_EQ(pool.stats().timed_out, 5U);
+}
+
+TEST_P(StopTaskTest, ADeadlineThatIsOverAlreadyEndsTheTaskAtOnce) {
+  Pool pool(with(1));
+  auto future = pool.submit({.deadline = std::chrono::steady_clock::time_point{}}, answer);
+  EXPECT_THROW(future.get(), TaskTimeout);
+  EXPECT_EQ(pool.apply(answer), 42);
+}
+
+TEST_P(StopTaskTest, ADeadlineEndsARunningTaskWhateverRetriesItHas) {
+  Pool pool(impatient(1));
+  const auto deadline = std::chrono::steady_clock::now() + 100ms;
+  auto future = pool.submit({.deadline = deadline, .retries = 100}, hang);
+  EXPECT_THROW(future.get(), TaskTimeout);
+  EXPECT_EQ(pool.apply(answer), 42);
+}
+
+// ---- cancelling
+
+TEST_P(StopTaskTest, ATaskThatWaitsIsCancelledAndNeverRun) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  Value<int> runs(0);
+  auto second = pool.submit([](Value<int> n) { n.fetch_add(1); }, runs);
+  EXPECT_FALSE(second.running());
+  EXPECT_TRUE(first.running());
+  EXPECT_TRUE(second.cancel());
+  EXPECT_TRUE(second.cancel()) << "again";
+  EXPECT_TRUE(second.cancelled());
+  EXPECT_TRUE(second.ready());
+  EXPECT_THROW(second.get(), Cancelled);
+  let_go.set();
+  EXPECT_GT(first.get(), 0);
+  pool.close();
+  pool.join();
+  EXPECT_EQ(runs.get(), 0);
+  EXPECT_EQ(pool.stats().cancelled, 1U);
+}
+
+TEST_P(StopTaskTest, ARunningTaskIsAskedToStopThenItsWorkerIsKilled) {
+  Pool pool(impatient(1));
+  const int before = pool.apply(pid);
+  Event begun;
+  Event never;
+  auto future = pool.submit(hold, begun, never);
+  begun.wait();
+  EXPECT_TRUE(future.cancel());
+  EXPECT_TRUE(future.ready()) << "nobody waits for the worker";
+  EXPECT_FALSE(future.running());
+  EXPECT_THROW(future.get(), Cancelled);
+  EXPECT_NE(pool.apply(pid), before);
+  EXPECT_EQ(pool.stats().died, 0U);
+}
+
+TEST_P(StopTaskTest, ACancelledTaskThatStopsKeepsItsWorker) {
+  PoolOptions options = with(1);
+  options.grace = kHangGuard;
+  Pool pool(options);
+  const int before = pool.apply(pid);
+  auto future = pool.submit(obey);
+  EXPECT_TRUE(wait_until([&] { return future.running(); }));
+  EXPECT_TRUE(future.cancel());
+  EXPECT_THROW(future.get(), Cancelled);
+  EXPECT_EQ(pool.apply(pid), before);
+}
+
+TEST_P(StopTaskTest, WhoWaitsForACancelledTaskIsWoken) {
+  Pool pool(impatient(1));
+  Event begun;
+  Event never;
+  auto future = pool.submit(hold, begun, never);
+  begun.wait();
+  std::stop_source source;
+  auto other = pool.submit({.stop = source.get_token()}, answer);
+  std::thread canceller([&] {
+    std::this_thread::sleep_for(20ms);  // so that it most likely waits by then
+    source.request_stop();
+    EXPECT_TRUE(other.cancelled());
+  });
+  EXPECT_FALSE(future.wait_for(10ms));
+  EXPECT_THROW(other.get(), Cancelled);
+  canceller.join();
+  EXPECT_TRUE(future.cancel());
+}
+
+TEST_P(StopTaskTest, WhatHasEndedIsNotCancelled) {
+  Pool pool(with(1));
+  auto future = pool.submit(answer);
+  future.wait();
+  EXPECT_FALSE(future.cancel());
+  EXPECT_FALSE(future.cancelled());
+  EXPECT_EQ(future.get(), 42);
+  EXPECT_FALSE(future.cancel()) << "there is no task any more";
+  auto late = pool.submit({.deadline = std::chrono::steady_clock::time_point{}}, answer);
+  EXPECT_FALSE(late.cancel());
+  EXPECT_THROW(late.get(), TaskTimeout);
+}
+
+TEST_P(StopTaskTest, AStopTokenCancelsAllThatItWasGivenTo) {
+  Pool pool(impatient(2));
+  std::stop_source source;
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 20; ++i) futures.push_back(pool.submit({.stop = source.get_token()}, obey));
+  EXPECT_TRUE(wait_until([&] { return futures[1].running(); }));
+  source.request_stop();
+  for (auto& future : futures) EXPECT_THROW(future.get(), Cancelled);
+  // One that has said so already.
+  auto late = pool.submit({.stop = source.get_token()}, answer);
+  EXPECT_THROW(late.get(), Cancelled);
+  EXPECT_EQ(pool.apply(answer), 42);
+  EXPECT_EQ(pool.stats().cancelled, 21U);
+}
+
+TEST_P(StopTaskTest, AStopTokenMayOutliveTaskAndPool) {
+  std::stop_source source;
+  {
+    Pool pool(with(1));
+    EXPECT_EQ(pool.submit({.stop = source.get_token()}, answer).get(), 42);
+    static_cast<void>(pool.submit({.stop = source.get_token()}, answer));
+  }
+  source.request_stop();
+}
+
+// Each of these races with the end of its task: whichever wins, there is one outcome, and no worker
+// dies for a task that it has ended.
+TEST_P(StopTaskTest, CancellingRacesWithTheEnd) {
+  Pool pool(with(2));
+  const int rounds = 3000 / kSlowness;
+  int cancelled = 0;
+  for (int i = 0; i < rounds; ++i) {
+    auto future = pool.submit(answer);
+    for (int spin = 0; spin < i % 200; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (future.cancel()) {
+      ++cancelled;
+      EXPECT_THROW(future.get(), Cancelled);
+    } else {
+      EXPECT_EQ(future.get(), 42);
+    }
+  }
+  EXPECT_EQ(pool.stats().cancelled, static_cast<std::uint64_t>(cancelled));
+  EXPECT_EQ(pool.stats().died, 0U);
+}
+
+TEST_P(StopTaskTest, TimeLimitsRaceWithTheEnd) {
+  PoolOptions options = with(2);
+  options.grace = 0ms;  // the hardest: asked and killed in one moment
+  Pool pool(options);
+  const int rounds = 300 / kSlowness;
+  int in_time = 0;
+  for (int i = 0; i < rounds; ++i) {
+    const auto spin = [](int microseconds) {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+      while (std::chrono::steady_clock::now() < end) {
+      }
+      return 1;
+    };
+    auto a = pool.submit({.timeout = 300us}, spin, 280 + i % 40);
+    auto b = pool.submit(answer);
+    try {
+      in_time += a.get();
+    } catch (const TaskTimeout&) {
+    }
+    EXPECT_EQ(b.get(), 42) << "died for another's task";
+  }
+  const PoolStats stats = pool.stats();
+  EXPECT_EQ(stats.timed_out, static_cast<std::uint64_t>(rounds - in_time));
+  EXPECT_EQ(stats.died, 0U);
+}
+
+TEST_P(StopTaskTest, APoolThatIsClosedEndsWithItsCancelledTasks) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  auto second = pool.submit(answer);
+  pool.close();
+  EXPECT_TRUE(second.cancel());
+  let_go.set();
+  pool.join();
+  EXPECT_THROW(second.get(), Cancelled);
+  EXPECT_GT(first.get(), 0);
+}
+
+// ---- priorities, and room
+
+TEST_P(StopTaskTest, TheMostUrgentRunFirst) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  Queue<std::string> order;
+  const auto note = [](Queue<std::string> q, std::string text) { q.put(std::move(text)); };
+  std::vector<Future<void>> futures;
+  futures.push_back(pool.submit({.priority = Priority::low}, note, order, "low"));
+  futures.push_back(pool.submit(note, order, "normal 1"));
+  futures.push_back(pool.submit({.priority = Priority::high}, note, order, "high 1"));
+  futures.push_back(pool.submit(note, order, "normal 2"));
+  futures.push_back(pool.submit({.priority = Priority::high}, note, order, "high 2"));
+  let_go.set();
+  for (auto& future : futures) future.get();
+  for (const char* expected : {"high 1", "high 2", "normal 1", "normal 2", "low"}) {
+    EXPECT_EQ(order.get(), expected);
+  }
+}
+
+TEST_P(StopTaskTest, ManyTasksOfEachPriorityAllRun) {
+  Pool pool(with(2));
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 9000; ++i) {
+    futures.push_back(pool.submit({.priority = static_cast<Priority>(i % 3)}, answer));
+  }
+  for (auto& future : futures) EXPECT_EQ(future.get(), 42);
+}
+
+TEST_P(StopTaskTest, SubmittingWaitsWhileTooManyTasksWait) {
+  PoolOptions options = with(1);
+  options.max_pending = 2;
+  Pool pool(options);
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  auto second = pool.submit(answer);
+  auto third = pool.try_submit(answer);
+  ASSERT_TRUE(third.has_value());
+  std::string text(1000, 'x');
+  const auto size = [](std::string s) { return s.size(); };
+  EXPECT_FALSE(pool.try_submit(size, std::move(text)).has_value());
+  EXPECT_EQ(text.size(), 1000U) << "what was refused is untouched";
+  EXPECT_FALSE(pool.submit_for(10ms, size, std::move(text)).has_value());
+  EXPECT_EQ(pool.stats().pending, 2U);
+  std::atomic<bool> submitted{false};
+  std::thread blocked([&] {
+    auto fourth = pool.submit(answer);
+    submitted = true;
+    EXPECT_EQ(fourth.get(), 42);
+  });
+  EXPECT_FALSE(wait_until([&] { return submitted.load(); }, 20ms));
+  let_go.set();
+  blocked.join();
+  EXPECT_EQ(pool.submit_for(kHangGuard, size, std::move(text))->get(), 1000U);
+  EXPECT_EQ(second.get() + third->get(), 84);
+}
+
+TEST_P(StopTaskTest, ACancelledTaskMakesRoomWhenItsTurnComes) {
+  PoolOptions options = with(1);
+  options.max_pending = 1;
+  Pool pool(options);
+  Event begun;
+  Event let_go;
+  auto first = pool.submit(hold, begun, let_go);
+  begun.wait();
+  auto second = pool.submit(answer);
+  EXPECT_FALSE(pool.try_submit(answer).has_value());
+  EXPECT_TRUE(second.cancel());
+  auto third = pool.submit_for(kHangGuard, answer);
+  ASSERT_TRUE(third.has_value());
+  let_go.set();
+  EXPECT_EQ(third->get(), 42);
+}
+
+TEST_P(StopTaskTest, WhoWaitsForRoomLearnsThatThePoolIsClosed) {
+  PoolOptions options = with(1);
+  options.max_pending = 1;
+  options.grace = 0ms;
+  Pool pool(options);
+  auto first = pool.submit(hang);
+  EXPECT_TRUE(wait_until([&] { return first.running(); }));
+  auto second = pool.submit(answer);
+  std::thread blocked([&] { EXPECT_THROW(static_cast<void>(pool.submit(answer)), PoolClosed); });
+  pool.terminate();
+  blocked.join();
+}
+
+TEST_P(StopTaskTest, OptionsThatMakeNoSenseAreRefused) {
+  PoolOptions options = with(1);
+  options.task_timeout = 0ms;
+  EXPECT_THROW(Pool{options}, Error);
+  options = with(1);
+  options.grace = -1ms;
+  EXPECT_THROW(Pool{options}, Error);
+  options = with(1);
+  options.max_pending = 0;
+  EXPECT_THROW(Pool{options}, Error);
+  options = with(1);
+  options.retries = 70'000;
+  EXPECT_THROW(Pool{options}, Error);
+  Pool pool(with(1));
+  EXPECT_THROW(static_cast<void>(pool.submit({.timeout = -5ms}, answer)), Error);
+  EXPECT_THROW(static_cast<void>(pool.submit({.retries = 70'000}, answer)), Error);
+  EXPECT_THROW(static_cast<void>(pool.submit({.priority = static_cast<Priority>(9)}, answer)),
+               Error);
+  EXPECT_EQ(pool.apply(answer), 42);
+}
+
+TEST_P(StopTaskTest, StatisticsNameTheTask) {
+  Pool pool(with(1));
+  Event begun;
+  Event let_go;
+  auto future = pool.submit({.name = "upload 17"}, hold, begun, let_go);
+  begun.wait();
+  EXPECT_EQ(pool.stats().workers[0].task, "upload 17");
+  let_go.set();
+  future.wait();
+  auto dies = pool.submit({.name = "upload 18"}, [] { kill(getpid(), SIGKILL); });
+  EXPECT_EQ(death_of([&] { dies.get(); }).task, "upload 18");
+}
+
+TEST(StopRequestedTest, IsFalseOutsideOfATask) { EXPECT_FALSE(stop_requested()); }
+
+}  // namespace
+}  // namespace brood::test
