@@ -529,9 +529,8 @@ class PoolCaller final : public detail::PoolCore {
     sys::Atomic<std::int64_t>& earliest = view_.caller().deadline_ns;
     const std::int64_t now = sys::now_ns();
     if (deadline <= now) {
-      if (pool::expire_pending(view_.state(task.index), task.generation)) {
-        pool::count_timed_out(view_);
-      }
+      pool::counting_timed_out(
+          view_, [&] { return pool::expire_pending(view_.state(task.index), task.generation); });
       return;
     }
     std::int64_t known = earliest.load(std::memory_order_relaxed);

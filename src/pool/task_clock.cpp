@@ -62,7 +62,11 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
     } else if (!word.settled && !word.expired) {
       const bool over_for_all = now >= request.deadline_ns && !request.cells;
       const bool last = !request.cells && (over_for_all || attempts >= request.retries);
-      if (expire_task(state, worker, last) && last) count_timed_out(view_);
+      if (last) {
+        counting_timed_out(view_, [&] { return expire_task(state, worker, true); });
+      } else {
+        expire_task(state, worker, false);
+      }
       word = word_of(state);
     }
   }
@@ -112,8 +116,8 @@ void TaskClock::expire_pending_tasks(std::int64_t now) noexcept {
         std::atomic_ref(view_.request(index).deadline_ns).load(std::memory_order_relaxed);
     if (deadline > now) {
       earliest = std::min(earliest, deadline);
-    } else if (pending && expire_pending(state, word.generation)) {
-      count_timed_out(view_);
+    } else if (pending) {
+      counting_timed_out(view_, [&] { return expire_pending(state, word.generation); });
     }
   }
   constexpr std::int64_t kShareOfTime = 20;

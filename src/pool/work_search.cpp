@@ -53,9 +53,9 @@ RingReader::Offer WorkSearch::claim(RingEntry entry) noexcept {
   using Offer = RingReader::Offer;
   // Read after the tail, so what the ring names has memory.
   if (entry.index >= view_.records()) return Offer::unknown;
-  if (is_too_late(entry) && expire_pending(view_.state(entry.index), entry.generation)) {
-    count_timed_out(view_);
-    return Offer::gone;
+  if (is_too_late(entry)) {
+    counting_timed_out(view_,
+                       [&] { return expire_pending(view_.state(entry.index), entry.generation); });
   }
   // Before the claim, which releases it: a claimed task is always found at its owner's desk.
   desk_.intent.store(entry.pack(), std::memory_order_relaxed);

@@ -322,7 +322,9 @@ class Worker final : public detail::TaskFrame {
         state_->kind = ReplyKind::none;
         return false;
       }
-      if (judgement == Judgement::late && expire_task(*state_, me_, true)) count_timed_out(view_);
+      if (judgement == Judgement::late) {
+        counting_timed_out(view_, [&] { return expire_task(*state_, me_, true); });
+      }
       end_attempt();
       const BlockRef result = block_;
       hand_over_block();
