@@ -21,6 +21,7 @@
 #include "pool/stats.hpp"
 #include "pool/supervisor.hpp"
 #include "pool/task.hpp"
+#include "pool/task_clock.hpp"
 #include "pool/view.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
@@ -526,21 +527,13 @@ class PoolCaller final : public detail::PoolCore {
 
   // Whoever is free ends the task when it is too late; if nobody is, the supervisor does.
   void watch_deadline(TaskTicket task, std::int64_t deadline) noexcept {
-    sys::Atomic<std::int64_t>& earliest = view_.caller().deadline_ns;
     const std::int64_t now = sys::now_ns();
     if (deadline <= now) {
       pool::counting_timed_out(
           view_, [&] { return pool::expire_pending(view_.state(task.index), task.generation); });
       return;
     }
-    std::int64_t known = earliest.load(std::memory_order_relaxed);
-    // One that is over has been looked at, or is going to be.
-    while ((known <= now || deadline < known) &&
-           !earliest.compare_exchange_weak(known, deadline, std::memory_order_seq_cst)) {
-    }
-    if (deadline < view_.supervisor().next_look_ns.load(std::memory_order_seq_cst)) {
-      pool::call_supervisor(view_);
-    }
+    pool::announce_deadline(view_, deadline, now);
   }
 
   [[nodiscard]] std::string name_of(TaskTicket task) const {

@@ -85,7 +85,8 @@ class RingReader {
   // Whether there may be tasks that nobody has claimed. seq_cst: see RingWriter::push.
   [[nodiscard]] bool maybe_pending() noexcept {
     const std::uint64_t tail = header_->tail.load(std::memory_order_seq_cst);
-    return start(tail) < tail;
+    // Most pools never use more than one of their rings.
+    return tail != 0 && start(tail) < tail;
   }
 
   // From the first that nobody is known to have claimed to the last.
@@ -105,6 +106,7 @@ class RingReader {
   template <class Claim>
   bool take(Claim&& claim) noexcept {
     const std::uint64_t tail = header_->tail.load(std::memory_order_acquire);
+    if (tail == 0) return false;
     // Acquired as well: a ring that has grown since holds copies of the entries below the tail.
     const std::uint32_t log =
         std::min(header_->capacity_log.load(std::memory_order_acquire), max_log_);

@@ -14,16 +14,34 @@ using shm::TaskWord;
 
 namespace {
 
-// seq_cst: see SupervisorHeader::next_look_ns.
 TaskWord word_of(const shm::TaskState& state) noexcept {
-  return TaskWord::unpack(state.word.load(std::memory_order_seq_cst));
+  return TaskWord::unpack(state.word.load(std::memory_order_acquire));
 }
 
 std::int64_t sum(std::int64_t time, std::int64_t duration) noexcept {
   return duration > shm::kNoLimitNs - time ? shm::kNoLimitNs : time + duration;
 }
 
+void call_if_sooner(const PoolView& view, std::int64_t time) noexcept {
+  if (time < view.supervisor().next_look_ns.load(std::memory_order_seq_cst)) call_supervisor(view);
+}
+
 }  // namespace
+
+void announce_limit(const PoolView& view, shm::OwnerId worker, std::int64_t limit) noexcept {
+  view.desk(worker.slot).limit_ns.store(limit, std::memory_order_seq_cst);
+  call_if_sooner(view, limit);
+}
+
+void announce_deadline(const PoolView& view, std::int64_t deadline, std::int64_t now) noexcept {
+  sys::Atomic<std::int64_t>& earliest = view.caller().deadline_ns;
+  std::int64_t known = earliest.load(std::memory_order_relaxed);
+  // One that is over has been looked at, or is going to be.
+  while ((known <= now || deadline < known) &&
+         !earliest.compare_exchange_weak(known, deadline, std::memory_order_seq_cst)) {
+  }
+  call_if_sooner(view, deadline);
+}
 
 void TaskClock::take_back_promise() noexcept {
   wake_ns_ = shm::kNoLimitNs;
@@ -39,6 +57,9 @@ std::int64_t TaskClock::promise(std::int64_t wake_ns) noexcept {
 void TaskClock::wake_at(std::int64_t time) noexcept { wake_ns_ = std::min(wake_ns_, time); }
 
 bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now) noexcept {
+  // Only for what it orders: who has set a limit before the promise was taken back has named its
+  // task before. The limit itself is read when it is known whose it is.
+  static_cast<void>(view_.desk(worker.slot).limit_ns.load(std::memory_order_seq_cst));
   const RingEntry task =
       RingEntry::unpack(view_.desk(worker.slot).intent.load(std::memory_order_relaxed));
   if (task.generation == 0 || task.index >= view_.records()) return false;
@@ -47,7 +68,7 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
   if (!is_claimed_by(word, worker)) return false;
   // By us a moment ago; or by a stray write, which leaves the worker no way out either.
   if (word.doomed) return watch.doomed = true;
-  const std::uint32_t element = state.progress.load(std::memory_order_acquire);
+  const std::uint32_t element = state.progress.load(std::memory_order_relaxed);
   const std::uint32_t attempts = state.attempts.load(std::memory_order_relaxed);
   if (watch.entry != task.pack() || watch.element != element || watch.attempts != attempts) {
     const bool same_task = watch.entry == task.pack();
@@ -84,7 +105,8 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
 // When the task or element will have run for too long, by what its worker says, within reason.
 std::int64_t TaskClock::limit_of(const StopWatch& watch, const shm::TaskRequest& request,
                                  shm::OwnerId worker) const noexcept {
-  const std::int64_t said = view_.desk(worker.slot).limit_ns.load(std::memory_order_seq_cst);
+  // No older than the claim: before that, the worker took its last limit back.
+  const std::int64_t said = view_.desk(worker.slot).limit_ns.load(std::memory_order_relaxed);
   const std::int64_t latest =
       std::min(sum(watch.since_ns, request.timeout_ns), request.deadline_ns);
   return said <= 0 || said > latest ? latest : said;

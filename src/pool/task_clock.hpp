@@ -8,6 +8,12 @@
 
 namespace brood::pool {
 
+// Worker: the task or element that it begins will have run for too long at `limit`.
+void announce_limit(const PoolView& view, shm::OwnerId worker, std::int64_t limit) noexcept;
+
+// Caller: a task that it has just published is to have ended at `deadline`, which is after `now`.
+void announce_deadline(const PoolView& view, std::int64_t deadline, std::int64_t now) noexcept;
+
 // What the supervisor remembers of the task that one worker has.
 struct StopWatch {
   std::uint64_t entry = 0;  // RingEntry of the task; 0: none

@@ -18,6 +18,7 @@
 #include "pool/call.hpp"
 #include "pool/exception.hpp"
 #include "pool/task.hpp"
+#include "pool/task_clock.hpp"
 #include "pool/work_search.hpp"
 #include "shm/arena.hpp"
 #include "start/child_main.hpp"
@@ -269,10 +270,7 @@ class Worker final : public detail::TaskFrame {
     const std::int64_t limit =
         std::min(request_->deadline_ns, run > shm::kNoLimitNs - now ? shm::kNoLimitNs : now + run);
     limit_ns_.store(limit, std::memory_order_relaxed);
-    desk_.limit_ns.store(limit, std::memory_order_seq_cst);
-    if (limit < view_.supervisor().next_look_ns.load(std::memory_order_seq_cst)) {
-      call_supervisor(view_);
-    }
+    announce_limit(view_, me_, limit);
   }
 
   // Before the next task is claimed, whose limit this is not.

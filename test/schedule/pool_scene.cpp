@@ -48,7 +48,7 @@ PoolScene::PoolScene(std::uint32_t ring_log) {
 void PoolScene::submit(std::uint32_t index, std::uint32_t retries) {
   arguments_[index].write(static_cast<int>(index) + kAnswer);
   shm::TaskRequest& request = view_.request(index);
-  request.retries = retries;
+  request.retries = static_cast<std::uint16_t>(retries);
   request.count = 1;
   view_.state(index).kind = shm::ReplyKind::none;
   const std::uint32_t generation = ++generations_[index];
