@@ -4,6 +4,7 @@
 // clang-format off
 #include "brood/pool.hpp"
 #include "brood/future.hpp"
+#include "brood/completion.hpp"
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"

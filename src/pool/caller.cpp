@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "brood/detail/completion.hpp"
 #include "brood/detail/pool_core.hpp"
 #include "brood/pool.hpp"
 #include "pool/call.hpp"
@@ -19,6 +20,7 @@
 #include "pool/supervisor.hpp"
 #include "pool/task.hpp"
 #include "pool/view.hpp"
+#include "pool/watches.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
 #include "start/current.hpp"
@@ -96,6 +98,7 @@ class PoolCaller final : public detail::PoolCore {
     } else {
       bear_supervisor(options, choice.method);
     }
+    watches_->set_end(supervisor_pidfd_.get());
   }
 
   ~PoolCaller() override {
@@ -182,8 +185,22 @@ class PoolCaller final : public detail::PoolCore {
     pool::throw_reply(reply, std::string(thunk.name), index);
   }
 
+  detail::CompletionSource& completions() override {
+    require_mine();
+    return *watches_;
+  }
+
+  [[nodiscard]] std::chrono::microseconds busy_time(TaskTicket task) const noexcept override {
+    if (!has_ended(task)) return {};
+    const std::uint32_t busy =
+        std::atomic_ref(view_.state(task.index).busy_us).load(std::memory_order_relaxed);
+    return std::chrono::microseconds(busy);
+  }
+
   void release(TaskTicket task) noexcept override {
-    if (is_mine()) records_->release(task, is_over());
+    if (!is_mine()) return;
+    watches_->forget(task);
+    records_->release(task, is_over());
   }
 
   // ---- the end
@@ -218,8 +235,7 @@ class PoolCaller final : public detail::PoolCore {
     return false;
   }
 
-  // As the destructor of Pool: ends everything, bounded.
-  void end() noexcept {
+  void end() noexcept override {
     if (!is_mine()) return;
     try {
       terminate();
@@ -277,6 +293,7 @@ class PoolCaller final : public detail::PoolCore {
     if (start::init_options().huge_pages) sys::advise_huge_pages(segment_.base(), segment_.size());
     view_.caller().member = warden::ObjectSpace::join().objects().me();
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
+    watches_ = std::make_unique<pool::Watches>(segment_, view_, [this] { return is_over_now(); });
   }
 
   void fork_supervisor(warden::Family& family, const PoolOptions& options, bool asked_for) {
@@ -383,6 +400,11 @@ class PoolCaller final : public detail::PoolCore {
   // No task will be run any more.
   [[nodiscard]] bool is_over() const noexcept {
     return supervisor_gone_.load(std::memory_order_acquire) || condition() > PoolCondition::running;
+  }
+
+  // The same, also of one that could not tell any more.
+  [[nodiscard]] bool is_over_now() noexcept {
+    return is_over() || family_->warden_lost() || supervisor_died();
   }
 
   void require_open() {
@@ -498,7 +520,10 @@ class PoolCaller final : public detail::PoolCore {
   }
 
   // In a forked copy: nothing here may be touched, not even given back.
-  void abandon() noexcept { supervisor_pidfd_.release(); }
+  void abandon() noexcept {
+    supervisor_pidfd_.release();
+    if (watches_ != nullptr) watches_->abandon();
+  }
 
   static std::uint64_t next_number() noexcept {
     static std::atomic<std::uint64_t> last{0};
@@ -525,6 +550,7 @@ class PoolCaller final : public detail::PoolCore {
   std::atomic<bool> supervisor_gone_{false};
   start::LookTime look_time_;
   std::unique_ptr<pool::Records> records_;  // always, once constructed
+  std::unique_ptr<pool::Watches> watches_;  // likewise
 };
 
 }  // namespace
@@ -545,7 +571,7 @@ std::shared_ptr<PoolCore> PoolCore::start(const PoolOptions& options) {
 
 void Pool::end() noexcept {
   if (core_ == nullptr) return;
-  static_cast<PoolCaller&>(*core_).end();
+  core_->end();
   core_ = nullptr;
 }
 

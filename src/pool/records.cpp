@@ -84,6 +84,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   state.attempts = 0;
   state.length = 0;
   state.kind = ReplyKind::none;
+  state.busy_us = 0;
   return draft;
 }
 
@@ -139,6 +140,7 @@ void Records::grow() {
   };
   reserve(geometry.requests, sizeof(TaskRequest), have, want);
   reserve(geometry.states, sizeof(TaskState), have, want);
+  reserve(geometry.doors, 1, have / 8, want / 8);
   // The ring of capacity n lies at cells n ... 2n-1.
   reserve(geometry.ring, sizeof(std::uint64_t), want, std::size_t{want} * 2);
   free_.reserve(want);

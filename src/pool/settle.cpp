@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pool/completions.hpp"
 #include "pool/task.hpp"
 
 namespace brood::pool {
@@ -47,6 +48,7 @@ void Settler::settle_task_of(OwnerId worker, const WorkerDeath& death) noexcept 
   if (intent.index < records) {
     sys::futex_wake(sleeping_half(view_.state(intent.index)), sys::kWakeAll);
   }
+  tell_watchers_to_look(view_, false);
 }
 
 // It had none, or its desk was overwritten, and maybe its name written all over the records. Were
@@ -95,7 +97,7 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
   std::memcpy(state.reply.data(), &note, sizeof note);
   state.length = sizeof note;
   state.kind = ReplyKind::died;
-  finish_task(state, worker);
+  finish(index, worker);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -107,13 +109,13 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   const std::uint32_t element = state.progress.load(std::memory_order_acquire);
   if (cells.size() < cells_bytes + request.count || element > request.count) {
     state.kind = ReplyKind::corrupt;
-    finish_task(state, worker);
+    finish(index, worker);
     return;
   }
   state.kind = ReplyKind::cells;
   // It may have died between its last element and the end of the task.
   if (element == request.count) {
-    finish_task(state, worker);
+    finish(index, worker);
     return;
   }
   auto* kinds = reinterpret_cast<ReplyKind*>(cells.data() + cells_bytes);
@@ -135,10 +137,15 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   state.progress.store(element + 1, std::memory_order_release);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
   if (element + 1 == request.count) {
-    finish_task(state, worker);
+    finish(index, worker);
   } else {
     start_again(index, worker);
   }
+}
+
+void Settler::finish(std::uint32_t index, OwnerId worker) noexcept {
+  const Finished finished = finish_task(view_.state(index), worker);
+  if (finished.watched) tell_watchers(view_, index, finished.generation);
 }
 
 void Settler::start_again(std::uint32_t index, OwnerId worker) noexcept {
@@ -182,6 +189,8 @@ std::size_t Settler::audit(IsLive is_live, const void* context) noexcept {
     // Fails if the record has gone on since.
     if (condemn_task(state, bits, generation)) ++condemned;
   }
+  // Those it ended, and those whose end was told in what was overwritten.
+  tell_watchers_to_look(view_, false);
   return condemned;
 }
 
@@ -200,6 +209,7 @@ void Settler::wake_waiters() noexcept {
     const TaskState& state = view_.state(index);
     if (word_of(state).waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
   }
+  tell_watchers_to_look(view_, true);
 }
 
 }  // namespace brood::pool

@@ -47,6 +47,7 @@ class Settler {
   void settle(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
   void settle_single(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
   void settle_chunk(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
+  void finish(std::uint32_t index, shm::OwnerId worker) noexcept;
   void start_again(std::uint32_t index, shm::OwnerId worker) noexcept;
   void take_back_block(shm::ReplyKind kind, const std::byte* place, shm::OwnerId worker) noexcept;
   [[nodiscard]] bool is_task_of(std::uint32_t index, shm::OwnerId worker) const noexcept;

@@ -50,25 +50,26 @@ bool claim_task(TaskState& state, std::uint32_t generation, shm::OwnerId worker)
                 [&](const TaskWord& now) -> std::optional<TaskWord> {
                   if (now.phase != TaskPhase::pending || now.generation != generation)
                     return std::nullopt;
-                  return TaskWord{TaskPhase::claimed, now.waited, worker, generation};
+                  return TaskWord{TaskPhase::claimed, now.waited, worker, generation, now.watched};
                 })
       .has_value();
 }
 
-bool finish_task(TaskState& state, shm::OwnerId worker) noexcept {
+Finished finish_task(TaskState& state, shm::OwnerId worker) noexcept {
   const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
     if (!owned_by(now, worker)) return std::nullopt;
     return TaskWord{TaskPhase::done, false, {}, now.generation};
   });
   if (replaced && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
-  return replaced.has_value();
+  if (!replaced) return {};
+  return {true, replaced->watched, replaced->generation};
 }
 
 bool return_task(TaskState& state, shm::OwnerId worker) noexcept {
   return change(state,
                 [&](const TaskWord& now) -> std::optional<TaskWord> {
                   if (!owned_by(now, worker)) return std::nullopt;
-                  return TaskWord{TaskPhase::pending, now.waited, {}, now.generation};
+                  return TaskWord{TaskPhase::pending, now.waited, {}, now.generation, now.watched};
                 })
       .has_value();
 }
@@ -102,6 +103,17 @@ std::optional<std::uint32_t> announce_waiter(TaskState& state, std::uint32_t gen
     if (state.word.compare_exchange_weak(bits, word.pack(), std::memory_order_relaxed)) {
       return static_cast<std::uint32_t>(word.pack());
     }
+  }
+}
+
+bool announce_watcher(TaskState& state, std::uint32_t generation) noexcept {
+  std::uint64_t bits = state.word.load(std::memory_order_seq_cst);
+  for (;;) {
+    TaskWord word = TaskWord::unpack(bits);
+    if (!is_plausible(word, generation) || word.phase == TaskPhase::done) return false;
+    if (word.watched) return true;
+    word.watched = true;
+    if (state.word.compare_exchange_weak(bits, word.pack(), std::memory_order_seq_cst)) return true;
   }
 }
 

@@ -23,8 +23,14 @@ void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
 bool claim_task(shm::TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept;
 
 // Worker: its task is done; supervisor: the task of `worker`, proven gone or crashed, is done.
-// Wakes who waits.
-bool finish_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
+// Wakes who waits for it alone. If it was watched, tell_watchers() (completions.hpp) is to follow.
+struct Finished {
+  bool done = false;
+  bool watched = false;
+  std::uint32_t generation = 0;
+  explicit operator bool() const noexcept { return done; }
+};
+Finished finish_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
 
 // Supervisor: the task of a dead worker is to be started again.
 bool return_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
@@ -40,6 +46,11 @@ void release_task(shm::TaskState& state) noexcept;
 // reply looks at the word again, with acquire.
 std::optional<std::uint32_t> announce_waiter(shm::TaskState& state,
                                              std::uint32_t generation) noexcept;
+
+// Caller: has whoever ends the task tell the watchers. False: it has ended, or its word is
+// nonsense. seq_cst, as is the end of a task: it sees what was written before, or this sees the
+// end.
+bool announce_watcher(shm::TaskState& state, std::uint32_t generation) noexcept;
 
 // The half of the word that sleepers sleep on.
 const void* sleeping_half(const shm::TaskState& state) noexcept;

@@ -1,5 +1,6 @@
 #include "pool/worker.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/exception.hpp"
 #include "pool/task.hpp"
 #include "pool/work_search.hpp"
@@ -209,7 +211,9 @@ class Worker final : public detail::TaskFrame {
       open_request();
       const detail::Thunk thunk = detail::find_thunk(request_->thunk);
       if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
+      const std::int64_t begin = request_->cells ? sys::now_ns() : 0;
       thunk.run(*this);
+      if (request_->cells) note_busy_time(begin);
     } catch (...) {
       end_if_forked();
       desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
@@ -219,9 +223,17 @@ class Worker final : public detail::TaskFrame {
     hand_over_block();
     // False only if our word was overwritten: then the supervisor's audit ends the task, and nobody
     // knows of the result.
-    if (!finish_task(*state_, me_) && result) outbox_.free(result);
+    const Finished finished = finish_task(*state_, me_);
+    if (!finished && result) outbox_.free(result);
+    if (finished.watched) tell_watchers(view_, task.index, finished.generation);
     desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
+  }
+
+  // For the size of the chunks to come.
+  void note_busy_time(std::int64_t begin) const noexcept {
+    const std::int64_t us = (sys::now_ns() - begin) / 1000;
+    state_->busy_us = static_cast<std::uint32_t>(std::clamp<std::int64_t>(us, 1, UINT32_MAX));
   }
 
   void require_in_reach(const shm::Arena& arena, BlockRef block) const {

@@ -4,11 +4,13 @@
 // possible: the first two zones are mapped read-only in them.
 //
 //   caller zone       written by the process that made the pool
-//       CallerHeader | TaskRequest[max_tasks] | main ring | inbox arena (arguments, callables)
+//       CallerHeader | TaskRequest[max_tasks] | main ring | doors | inbox arena (arguments,
+//       callables)
 //   supervisor zone   written by the pool's supervisor
 //       SupervisorHeader | owner words | WorkerEntry[] | retry ring
 //   shared zone       written by all of them; whatever is read from here is input
-//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | outbox arena (results)
+//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | completion ring |
+//       outbox arena (results)
 // (PoolView in pool/view.hpp says at which offsets.)
 //
 // Glossary
@@ -20,6 +22,8 @@
 //               and holds for one epoch
 //   desk        what one worker tells of itself
 //   slot        0: the caller, 1: the supervisor, 2...: workers, one per process ever at a time
+//   watched     of a task: whoever ends it also tells those who wait for several (CompletionHeader)
+//   door        of a task or the pool: a datagram socket of the caller's, for poll() and epoll
 //
 // The word of a record (TaskState::word) is the only place that says what became of a task:
 //
@@ -47,6 +51,7 @@
 #include <cstdint>
 
 #include "shm/arena.hpp"
+#include "shm/bell.hpp"
 #include "shm/owner_layout.hpp"
 #include "sys/memory.hpp"
 
@@ -62,25 +67,29 @@ inline constexpr std::size_t kMaxSlots = 1024;
 
 enum class TaskPhase : std::uint8_t { free = 0, pending = 1, claimed = 2, done = 3 };
 
-// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-13, owner's
-// epoch in 16-31, generation in 32-63. The caller sleeps on the low half.
+// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-13, watched in
+// 14, owner's epoch in 16-31, generation in 32-63. The caller sleeps on the low half.
 struct TaskWord {
   TaskPhase phase = TaskPhase::free;
   bool waited = false;  // somebody sleeps on it: who ends the task has to wake
   OwnerId owner{};      // in phase claimed
   std::uint32_t generation = 0;
+  bool watched = false;  // who ends the task has to tell those who wait for several
 
   static constexpr TaskWord unpack(std::uint64_t bits) noexcept {
     return {static_cast<TaskPhase>(bits & 3U), (bits & 4U) != 0,
             OwnerId{static_cast<std::uint16_t>((bits >> 3U) & (kMaxSlots * 2 - 1)),
                     static_cast<std::uint16_t>(bits >> 16U)},
-            static_cast<std::uint32_t>(bits >> 32U)};
+            static_cast<std::uint32_t>(bits >> 32U), (bits & kWatchedBit) != 0};
   }
   [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
-    return static_cast<std::uint64_t>(phase) | (waited ? 4U : 0U) |
+    return static_cast<std::uint64_t>(phase) | (waited ? 4U : 0U) | (watched ? kWatchedBit : 0U) |
            std::uint64_t{owner.slot} << 3U | std::uint64_t{owner.epoch} << 16U |
            std::uint64_t{generation} << 32U;
   }
+
+ private:
+  static constexpr std::uint64_t kWatchedBit = 1U << 14U;
 };
 
 // What a finished task or element has to show.
@@ -148,6 +157,7 @@ struct alignas(64) TaskState {
   ReplyKind kind;
   std::array<std::uint8_t, 3> reserved;
   std::array<std::byte, kInlineReplyBytes> reply;
+  std::uint32_t busy_us;  // map: how long its elements took the worker that ended it
 };
 static_assert(sizeof(TaskState) == 64 && offsetof(TaskState, reply) % 8 == 0);
 static_assert(sys::Atomic<std::uint64_t>::is_always_lock_free);
@@ -199,6 +209,8 @@ struct CallerHeader {
   sys::Atomic<std::uint32_t> records;  // indices below it have memory and may be in use
   sys::Atomic<std::uint32_t> doubts;   // counts requests to look whether all still makes sense
   OwnerId member;                      // the caller's place in the family
+  sys::Atomic<std::uint32_t> doors;    // tasks that have a door; each has its bit in the doors
+  sys::Atomic<std::uint64_t> door_id;  // random: what the names of the doors begin with
 };
 
 // ---- the supervisor zone
@@ -232,6 +244,8 @@ struct SupervisorHeader {
   sys::Atomic<std::uint64_t> retried;           // tasks that were started again
   sys::Atomic<std::uint64_t> settled;           // tasks that ended with their worker
   sys::Atomic<std::uint64_t> retired_done;      // tasks done by workers that are gone
+  // Counts deaths and repairs after which the completion ring may lack a task.
+  sys::Atomic<std::uint64_t> lost_completions;
 };
 
 enum class WorkerRole : std::uint32_t {
@@ -263,6 +277,24 @@ struct IdleBits {
   sys::Atomic<std::uint64_t> sleeping;  // on its bell
 };
 
+// How those who wait for several tasks learn which have ended: whoever ends a watched task writes
+// its name into the completion ring, then rings, and knocks at the task's door if it has one.
+//
+//   ended --take a position--> --write the entry--> --ring--> told
+//
+//   The one reader is the caller, which keeps its own position. An entry is a claim: the reader
+//   looks at the record. One that is not there yet (its writer is stopped, or died) holds up those
+//   behind it; so after a death or repair (SupervisorHeader::lost_completions), after a full round
+//   unread, and now and then while it waits, the reader looks at every task that it watches.
+// Memory ordering: entry before bell (and `armed`), listening (arming) before the look at the ring;
+// all seq_cst, so one of the two sees the other.
+struct CompletionHeader {
+  sys::Atomic<std::uint64_t> tail;   // positions below it are taken
+  Bell bell;                         // the caller's threads sleep on it
+  sys::Atomic<std::uint32_t> armed;  // the pool's door is to be knocked at
+};
+inline constexpr std::uint32_t kCompletionRingLog = 16;
+
 struct SharedHeader {
   sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
   // 1: an arena was used since the supervisor last found nothing to give back.
@@ -270,6 +302,7 @@ struct SharedHeader {
   alignas(64) sys::Atomic<std::uint64_t> head_hint;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
+  alignas(64) CompletionHeader completions;
 };
 
 enum class WorkerStage : std::uint32_t {
