@@ -6,6 +6,7 @@
 #include "brood/pool_options.hpp"
 #include "brood/future.hpp"
 #include "brood/task.hpp"
+#include "brood/completion.hpp"
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"

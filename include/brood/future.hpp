@@ -8,10 +8,15 @@
 #include <type_traits>
 #include <utility>
 
+#include "brood/detail/completion.hpp"
 #include "brood/detail/pool_core.hpp"
 #include "brood/result.hpp"
 
 namespace brood {
+
+namespace detail {
+struct FutureAccess;
+}  // namespace detail
 
 // What became of a task submitted to a pool.
 //
@@ -117,8 +122,17 @@ class [[nodiscard]] Future {
     return core_->wait(task_, limit.time_since_epoch().count());
   }
 
+  // For poll(), epoll and brood::wait(): readable once the task has ended, or never will. Takes two
+  // descriptors of this process until the result is taken or this dropped; for many tasks, see
+  // CompletionQueue (completion.hpp). Throws Error if there is nothing to get, SystemError.
+  [[nodiscard]] int fileno() const {
+    require_valid();
+    return core_->completions().door(task_);
+  }
+
  private:
   friend class Pool;
+  friend struct detail::FutureAccess;
   using Value = std::conditional_t<std::is_void_v<R>, char, R>;
   using Optional = std::conditional_t<std::is_void_v<R>, bool, std::optional<Value>>;
 
@@ -176,5 +190,21 @@ class [[nodiscard]] Future {
   std::shared_ptr<detail::PoolCore> core_;
   detail::TaskTicket task_;
 };
+
+namespace detail {
+
+// What a Future names, for those who wait for several.
+struct FutureAccess {
+  template <class F>
+  static const std::shared_ptr<PoolCore>& core(const F& future) noexcept {
+    return future.core_;
+  }
+  template <class F>
+  static TaskTicket task(const F& future) noexcept {
+    return future.task_;
+  }
+};
+
+}  // namespace detail
 
 }  // namespace brood

@@ -33,14 +33,4 @@ inline void count_timed_out(const PoolView& view) noexcept {
   view.shared().timed_out.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Counted before `end`, which wakes who may ask for the statistics at once; false if it ended
-// nothing.
-template <class End>
-bool counting_timed_out(const PoolView& view, End&& end) noexcept {
-  count_timed_out(view);
-  if (end()) return true;
-  view.shared().timed_out.fetch_sub(1, std::memory_order_relaxed);
-  return false;
-}
-
 }  // namespace brood::pool

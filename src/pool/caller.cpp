@@ -11,10 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "brood/detail/completion.hpp"
 #include "brood/detail/pool_core.hpp"
 #include "brood/pool.hpp"
 #include "pool/admission.hpp"
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/idle.hpp"
 #include "pool/records.hpp"
 #include "pool/reply.hpp"
@@ -23,6 +25,7 @@
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/view.hpp"
+#include "pool/watches.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
 #include "start/current.hpp"
@@ -106,6 +109,7 @@ class PoolCaller final : public detail::PoolCore {
     } else {
       bear_supervisor(options, choice.method);
     }
+    watches_->set_end(supervisor_pidfd_.get());
   }
 
   ~PoolCaller() override {
@@ -210,7 +214,10 @@ class PoolCaller final : public detail::PoolCore {
 
   bool cancel(TaskTicket task) noexcept override {
     if (!is_mine()) return false;
-    const pool::CancelStep step = pool::cancel_task(view_.state(task.index), task.generation);
+    pool::Step change;
+    const pool::CancelStep step =
+        pool::cancel_task(view_.state(task.index), task.generation, change);
+    pool::tell_if_watched(view_, task.index, change);
     if (step == pool::CancelStep::too_late) return false;
     if (step == pool::CancelStep::already) return true;
     cancelled_.fetch_add(1, std::memory_order_relaxed);
@@ -255,8 +262,22 @@ class PoolCaller final : public detail::PoolCore {
     pool::throw_reply(reply, name_of(task), attempts, index);
   }
 
+  detail::CompletionSource& completions() override {
+    require_mine();
+    return *watches_;
+  }
+
+  [[nodiscard]] std::chrono::microseconds busy_time(TaskTicket task) const noexcept override {
+    if (!has_ended(task)) return {};
+    const std::uint32_t busy =
+        std::atomic_ref(view_.state(task.index).busy_us).load(std::memory_order_relaxed);
+    return std::chrono::microseconds(busy);
+  }
+
   void release(TaskTicket task) noexcept override {
-    if (is_mine()) records_->release(task, is_over());
+    if (!is_mine()) return;
+    watches_->forget(task);
+    records_->release(task, is_over());
   }
 
   // ---- the end
@@ -291,8 +312,7 @@ class PoolCaller final : public detail::PoolCore {
     return false;
   }
 
-  // As the destructor of Pool: ends everything, bounded.
-  void end() noexcept {
+  void end() noexcept override {
     if (!is_mine()) return;
     try {
       terminate();
@@ -353,6 +373,7 @@ class PoolCaller final : public detail::PoolCore {
     if (start::init_options().huge_pages) sys::advise_huge_pages(segment_.base(), segment_.size());
     view_.caller().member = warden::ObjectSpace::join().objects().me();
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
+    watches_ = std::make_unique<pool::Watches>(segment_, view_, [this] { return is_over_now(); });
   }
 
   void fork_supervisor(warden::Family& family, const PoolOptions& options, bool asked_for) {
@@ -463,6 +484,11 @@ class PoolCaller final : public detail::PoolCore {
     return supervisor_gone_.load(std::memory_order_acquire) || condition() > PoolCondition::running;
   }
 
+  // The same, also of one that could not tell any more.
+  [[nodiscard]] bool is_over_now() noexcept {
+    return is_over() || family_->warden_lost() || supervisor_died();
+  }
+
   void require_open() {
     if (order() != PoolOrder::run) throw PoolClosed("brood: the pool is closed; make a new one");
     if (std::exception_ptr failure = failure_of_pool()) std::rethrow_exception(failure);
@@ -529,8 +555,9 @@ class PoolCaller final : public detail::PoolCore {
   void watch_deadline(TaskTicket task, std::int64_t deadline) noexcept {
     const std::int64_t now = sys::now_ns();
     if (deadline <= now) {
-      pool::counting_timed_out(
-          view_, [&] { return pool::expire_pending(view_.state(task.index), task.generation); });
+      pool::counting_timed_out(view_, task.index, [&] {
+        return pool::expire_pending(view_.state(task.index), task.generation);
+      });
       return;
     }
     pool::announce_deadline(view_, deadline, now);
@@ -614,7 +641,10 @@ class PoolCaller final : public detail::PoolCore {
   }
 
   // In a forked copy: nothing here may be touched, not even given back.
-  void abandon() noexcept { supervisor_pidfd_.release(); }
+  void abandon() noexcept {
+    supervisor_pidfd_.release();
+    if (watches_ != nullptr) watches_->abandon();
+  }
 
   static std::uint64_t next_number() noexcept {
     static std::atomic<std::uint64_t> last{0};
@@ -649,6 +679,7 @@ class PoolCaller final : public detail::PoolCore {
   std::atomic<bool> supervisor_gone_{false};
   start::LookTime look_time_;
   std::unique_ptr<pool::Records> records_;  // always, once constructed
+  std::unique_ptr<pool::Watches> watches_;  // likewise
 };
 
 }  // namespace
@@ -669,7 +700,7 @@ std::shared_ptr<PoolCore> PoolCore::start(const PoolOptions& options) {
 
 void Pool::end() noexcept {
   if (core_ == nullptr) return;
-  static_cast<PoolCaller&>(*core_).end();
+  core_->end();
   core_ = nullptr;
 }
 

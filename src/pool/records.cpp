@@ -119,6 +119,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   state.attempts.store(0, std::memory_order_relaxed);
   state.length = 0;
   state.kind = ReplyKind::none;
+  state.busy_us = 0;
   return draft;
 }
 
@@ -188,6 +189,7 @@ void Records::grow() {
   for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
     if (is_used(rings_[priority])) reserve_ring(priority, want);
   }
+  reserve(geometry.doors, 1, have / 8, want / 8);
   free_.reserve(want);
   abandoned_.reserve(want);
   for (RingWriter& ring : rings_) {

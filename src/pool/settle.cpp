@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/task.hpp"
 
 namespace brood::pool {
@@ -53,6 +54,7 @@ void Settler::settle_task_of(OwnerId worker, const WorkerDeath& death) noexcept 
   if (intent.index < records) {
     sys::futex_wake(sleeping_half(view_.state(intent.index)), sys::kWakeAll);
   }
+  tell_watchers_to_look(view_, false);
 }
 
 // It had none, or its desk was overwritten, and maybe its name written all over the records. Were
@@ -102,7 +104,7 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
     state.kind = ReplyKind::died;
   }
   if (word.expired && !word.settled) count_timed_out(view_);
-  end_task(state, worker, word.expired);
+  end(index, worker, word.expired);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -114,13 +116,13 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   const std::uint32_t element = state.progress.load(std::memory_order_acquire);
   if (cells.size() < cells_bytes + request.count || element > request.count) {
     state.kind = ReplyKind::corrupt;
-    end_task(state, worker, false);
+    end(index, worker, false);
     return;
   }
   state.kind = ReplyKind::cells;
   // It may have died between its last element and the end of the task.
   if (element == request.count) {
-    end_task(state, worker, false);
+    end(index, worker, false);
     return;
   }
   auto* kinds = reinterpret_cast<ReplyKind*>(cells.data() + cells_bytes);
@@ -145,8 +147,12 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   state.progress.store(element + 1, std::memory_order_release);
   view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
   if (element + 1 == request.count || !start_again(index, worker, false)) {
-    end_task(state, worker, false);
+    end(index, worker, false);
   }
+}
+
+void Settler::end(std::uint32_t index, OwnerId worker, bool late) noexcept {
+  tell_if_watched(view_, index, end_task(view_.state(index), worker, late));
 }
 
 // False: it was cancelled meanwhile.
@@ -193,6 +199,8 @@ std::size_t Settler::audit(IsLive is_live, const void* context) noexcept {
     // Fails if the record has gone on since.
     if (condemn_task(state, bits, generation)) ++condemned;
   }
+  // Those it ended, and those whose end was told in what was overwritten.
+  tell_watchers_to_look(view_, false);
   return condemned;
 }
 
@@ -211,6 +219,7 @@ void Settler::wake_waiters() noexcept {
     const TaskState& state = view_.state(index);
     if (word_of(state).waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
   }
+  tell_watchers_to_look(view_, true);
 }
 
 }  // namespace brood::pool

@@ -47,6 +47,7 @@ class Settler {
   void settle(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
   void settle_single(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
   void settle_chunk(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
+  void end(std::uint32_t index, shm::OwnerId worker, bool late) noexcept;
   bool start_again(std::uint32_t index, shm::OwnerId worker, bool counts = true) noexcept;
   void take_back_block(shm::ReplyKind kind, const std::byte* place, shm::OwnerId worker) noexcept;
   [[nodiscard]] bool is_task_of(std::uint32_t index, shm::OwnerId worker) const noexcept;

@@ -16,8 +16,8 @@ namespace {
 
 // Swaps the word as long as `step` finds a next one for it; the word that was replaced, or nullopt.
 // seq_cst: see raise_order.
-template <class Step>
-std::optional<TaskWord> change(TaskState& state, Step&& step) noexcept {
+template <class Find>
+std::optional<TaskWord> change(TaskState& state, Find&& step) noexcept {
   std::uint64_t bits = state.word.load(std::memory_order_relaxed);
   for (;;) {
     const TaskWord now = TaskWord::unpack(bits);
@@ -30,26 +30,46 @@ std::optional<TaskWord> change(TaskState& state, Step&& step) noexcept {
   }
 }
 
+// The same; if that gives the task its outcome, nobody waits for that any more.
+template <class Find>
+Step change_and_wake(TaskState& state, Find&& step) noexcept {
+  bool is_outcome = false;
+  const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    std::optional<TaskWord> next = step(now);
+    is_outcome = next && has_outcome(*next) && !has_outcome(now);
+    if (is_outcome) next->waited = next->watched = false;
+    return next;
+  });
+  if (!replaced) return {};
+  if (is_outcome && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
+  return {true, is_outcome && replaced->watched, replaced->generation};
+}
+
+// Of a task that `worker` has.
+template <class Find>
+Step change_own(TaskState& state, shm::OwnerId worker, Find&& step) noexcept {
+  return change_and_wake(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    if (!is_claimed_by(now, worker)) return std::nullopt;
+    return step(now);
+  });
+}
+
+TaskWord with(TaskWord word, TaskPhase phase, shm::OwnerId owner) noexcept {
+  word.phase = phase;
+  word.owner = owner;
+  word.doomed = false;
+  return word;
+}
+
+TaskWord ended(TaskWord word, bool settled, bool expired) noexcept {
+  word = with(word, TaskPhase::done, {});
+  word.settled = settled;
+  word.expired = expired;
+  return word;
+}
+
 // Owner of a record that is being condemned; no worker has it.
 constexpr std::uint16_t kNobody = shm::kMaxSlots - 1;
-
-// Changes the word of a task that `worker` has, and wakes who waits if that gave it an outcome.
-template <class Step>
-bool change_own(TaskState& state, shm::OwnerId worker, Step&& step) noexcept {
-  bool wake = false;
-  const bool changed = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
-                         if (!is_claimed_by(now, worker)) return std::nullopt;
-                         const std::optional<TaskWord> next = step(now);
-                         wake = next && now.waited && has_outcome(*next);
-                         return next;
-                       }).has_value();
-  if (changed && wake) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
-  return changed;
-}
-
-TaskWord ended(const TaskWord& now, bool settled, bool expired) noexcept {
-  return {TaskPhase::done, false, {}, now.generation, settled, expired};
-}
 
 }  // namespace
 
@@ -63,65 +83,66 @@ bool claim_task(TaskState& state, std::uint32_t generation, shm::OwnerId worker)
                 [&](const TaskWord& now) -> std::optional<TaskWord> {
                   if (now.phase != TaskPhase::pending || now.generation != generation)
                     return std::nullopt;
-                  return TaskWord{TaskPhase::claimed, now.waited, worker, generation};
+                  return with(now, TaskPhase::claimed, worker);
                 })
       .has_value();
 }
 
-bool finish_task(TaskState& state, shm::OwnerId worker) noexcept {
-  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
+Step finish_task(TaskState& state, shm::OwnerId worker) noexcept {
+  return change_own(state, worker, [](const TaskWord& now) -> std::optional<TaskWord> {
     if (now.doomed || (now.expired && !now.settled)) return std::nullopt;
     return ended(now, now.settled, now.expired);
   });
 }
 
-bool end_task(TaskState& state, shm::OwnerId worker, bool late) noexcept {
+Step end_task(TaskState& state, shm::OwnerId worker, bool late) noexcept {
   return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
     return now.settled ? ended(now, true, now.expired) : ended(now, late, late);
   });
 }
 
 bool return_task(TaskState& state, shm::OwnerId worker) noexcept {
-  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
-    if (now.settled) return std::nullopt;
-    return TaskWord{TaskPhase::pending, now.waited, {}, now.generation};
-  });
+  return change_own(state, worker,
+                    [](const TaskWord& now) -> std::optional<TaskWord> {
+                      if (now.settled) return std::nullopt;
+                      TaskWord next = with(now, TaskPhase::pending, {});
+                      next.expired = false;
+                      return next;
+                    })
+      .done;
 }
 
-CancelStep cancel_task(TaskState& state, std::uint32_t generation) noexcept {
-  CancelStep step = CancelStep::too_late;
-  const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
-    step = CancelStep::too_late;
+CancelStep cancel_task(TaskState& state, std::uint32_t generation, Step& step) noexcept {
+  CancelStep kind = CancelStep::too_late;
+  step = change_and_wake(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+    kind = CancelStep::too_late;
     if (!is_plausible(now, generation)) return std::nullopt;
     if (now.settled) {
-      if (!now.expired) step = CancelStep::already;
+      if (!now.expired) kind = CancelStep::already;
       return std::nullopt;
     }
     if (now.phase == TaskPhase::done) return std::nullopt;
     if (now.phase == TaskPhase::pending) {
-      step = CancelStep::ended;
+      kind = CancelStep::ended;
       return ended(now, true, false);
     }
-    step = CancelStep::stopping;
+    kind = CancelStep::stopping;
     TaskWord next = now;
     next.settled = true;
     next.expired = false;
     return next;
   });
-  if (replaced && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
-  return step;
+  return kind;
 }
 
-bool expire_pending(TaskState& state, std::uint32_t generation) noexcept {
-  const auto replaced = change(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
+Step expire_pending(TaskState& state, std::uint32_t generation) noexcept {
+  return change_and_wake(state, [&](const TaskWord& now) -> std::optional<TaskWord> {
     if (now.phase != TaskPhase::pending || now.generation != generation) return std::nullopt;
     return ended(now, true, true);
   });
-  if (replaced && replaced->waited) sys::futex_wake(sleeping_half(state), sys::kWakeAll);
-  return replaced.has_value();
 }
 
-bool expire_task(TaskState& state, shm::OwnerId worker, bool last) noexcept {
+Step expire_task(TaskState& state, shm::OwnerId worker, bool last) noexcept {
   return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
     if (now.settled || now.expired) return std::nullopt;
     TaskWord next = now;
@@ -132,21 +153,26 @@ bool expire_task(TaskState& state, shm::OwnerId worker, bool last) noexcept {
 }
 
 bool unexpire_task(TaskState& state, shm::OwnerId worker) noexcept {
-  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
-    if (now.settled || now.doomed) return std::nullopt;
-    TaskWord next = now;
-    next.expired = false;
-    return next;
-  });
+  return change_own(state, worker,
+                    [](const TaskWord& now) -> std::optional<TaskWord> {
+                      if (now.settled || now.doomed) return std::nullopt;
+                      TaskWord next = now;
+                      next.expired = false;
+                      return next;
+                    })
+      .done;
 }
 
 bool doom_task(TaskState& state, shm::OwnerId worker, std::uint32_t generation) noexcept {
-  return change_own(state, worker, [&](const TaskWord& now) -> std::optional<TaskWord> {
-    if (now.generation != generation || !(now.settled || now.expired)) return std::nullopt;
-    TaskWord next = now;
-    next.doomed = true;
-    return next;
-  });
+  return change_own(state, worker,
+                    [&](const TaskWord& now) -> std::optional<TaskWord> {
+                      if (now.generation != generation || !(now.settled || now.expired))
+                        return std::nullopt;
+                      TaskWord next = now;
+                      next.doomed = true;
+                      return next;
+                    })
+      .done;
 }
 
 bool condemn_task(TaskState& state, std::uint64_t nonsense, std::uint32_t generation) noexcept {
@@ -178,6 +204,17 @@ std::optional<std::uint32_t> announce_waiter(TaskState& state, std::uint32_t gen
     if (state.word.compare_exchange_weak(bits, word.pack(), std::memory_order_relaxed)) {
       return static_cast<std::uint32_t>(word.pack());
     }
+  }
+}
+
+bool announce_watcher(TaskState& state, std::uint32_t generation) noexcept {
+  std::uint64_t bits = state.word.load(std::memory_order_seq_cst);
+  for (;;) {
+    TaskWord word = TaskWord::unpack(bits);
+    if (!is_plausible(word, generation) || has_outcome(word)) return false;
+    if (word.watched) return true;
+    word.watched = true;
+    if (state.word.compare_exchange_weak(bits, word.pack(), std::memory_order_seq_cst)) return true;
   }
 }
 

@@ -23,13 +23,21 @@ void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
 // Worker: takes a pending task of this generation.
 bool claim_task(shm::TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept;
 
+// What a step did. Each that gives a task its outcome wakes who waits for that task alone; those
+// who wait for several are to be told by tell_if_watched() (completions.hpp).
+struct Step {
+  bool done = false;
+  bool watched = false;  // it was an outcome, and somebody is to be told
+  std::uint32_t generation = 0;
+  explicit operator bool() const noexcept { return done; }
+};
+
 // Worker: its task is done, unless that is not for it to say any more: false also if the task is
-// expired and to be started again, or the worker doomed. Wakes who waits.
-bool finish_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
+// expired and to be started again, or the worker doomed.
+Step finish_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
 
 // Supervisor: the task of `worker`, proven gone or crashed, is done. `late`: by its time limit.
-// Wakes who waits.
-bool end_task(shm::TaskState& state, shm::OwnerId worker, bool late) noexcept;
+Step end_task(shm::TaskState& state, shm::OwnerId worker, bool late) noexcept;
 
 // Supervisor: the task of a dead worker is to be started again. Not if it is settled.
 bool return_task(shm::TaskState& state, shm::OwnerId worker) noexcept;
@@ -42,15 +50,15 @@ enum class CancelStep : std::uint8_t {
   ended,     // it was waiting
   stopping,  // it is running: its worker is to be told
 };
-// Caller: no value is to come. Wakes who waits.
-CancelStep cancel_task(shm::TaskState& state, std::uint32_t generation) noexcept;
+// Caller: no value is to come.
+CancelStep cancel_task(shm::TaskState& state, std::uint32_t generation, Step& step) noexcept;
 
-// Anyone: the deadline of a task that waits is over. Wakes who waits.
-bool expire_pending(shm::TaskState& state, std::uint32_t generation) noexcept;
+// Anyone: the deadline of a task that waits is over.
+Step expire_pending(shm::TaskState& state, std::uint32_t generation) noexcept;
 
 // Supervisor, or the worker itself: the task has run for too long. `last`: it is not to be started
-// again. Wakes who waits.
-bool expire_task(shm::TaskState& state, shm::OwnerId worker, bool last) noexcept;
+// again, but has its outcome.
+Step expire_task(shm::TaskState& state, shm::OwnerId worker, bool last) noexcept;
 
 // Worker: goes on with its task, which is not late or is started again here. False: it is doomed,
 // or its task settled.
@@ -72,6 +80,11 @@ void release_task(shm::TaskState& state) noexcept;
 // reply looks at the word again, with acquire.
 std::optional<std::uint32_t> announce_waiter(shm::TaskState& state,
                                              std::uint32_t generation) noexcept;
+
+// Caller: has whoever ends the task tell the watchers. False: it has ended, or its word is
+// nonsense. seq_cst, as is the end of a task: it sees what was written before, or this sees the
+// end.
+bool announce_watcher(shm::TaskState& state, std::uint32_t generation) noexcept;
 
 // The half of the word that sleepers sleep on.
 const void* sleeping_half(const shm::TaskState& state) noexcept;

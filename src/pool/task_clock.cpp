@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
 
@@ -84,7 +85,7 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
       const bool over_for_all = now >= request.deadline_ns && !request.cells;
       const bool last = !request.cells && (over_for_all || attempts >= request.retries);
       if (last) {
-        counting_timed_out(view_, [&] { return expire_task(state, worker, true); });
+        counting_timed_out(view_, task.index, [&] { return expire_task(state, worker, true); });
       } else {
         expire_task(state, worker, false);
       }
@@ -139,7 +140,7 @@ void TaskClock::expire_pending_tasks(std::int64_t now) noexcept {
     if (deadline > now) {
       earliest = std::min(earliest, deadline);
     } else if (pending) {
-      counting_timed_out(view_, [&] { return expire_pending(state, word.generation); });
+      counting_timed_out(view_, index, [&] { return expire_pending(state, word.generation); });
     }
   }
   constexpr std::int64_t kShareOfTime = 20;

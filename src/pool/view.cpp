@@ -38,6 +38,7 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
   geometry.caller_header = divider.take(sizeof(shm::CallerHeader));
   geometry.requests = divider.take(max_tasks * sizeof(shm::TaskRequest));
   for (Zone& ring : geometry.rings) ring = divider.take(2 * max_tasks * sizeof(Cell));
+  geometry.doors = divider.take(max_tasks / 8);
   geometry.inbox_metadata = divider.take(arena_metadata);
   geometry.inbox_payload = divider.take(arena_payload_bytes);
   geometry.caller_zone = {0, divider.next()};
@@ -53,6 +54,7 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
   geometry.lives = divider.take(shm::kMaxSlots * sizeof(shm::LifeCell));
   geometry.desks = divider.take(shm::kMaxSlots * sizeof(shm::WorkerDesk));
   geometry.states = divider.take(max_tasks * sizeof(shm::TaskState));
+  geometry.completions = divider.take(sizeof(Cell) << shm::kCompletionRingLog);
   geometry.outbox_metadata = divider.take(arena_metadata);
   geometry.outbox_payload = divider.take(arena_payload_bytes);
   geometry.end = divider.next();

@@ -22,10 +22,10 @@ struct Zone {
 struct PoolGeometry {
   std::size_t max_tasks = 0;
   std::uint16_t slots = 0;  // of the caller, the supervisor, and of workers living or dying
-  Zone caller_header, requests, inbox_metadata, inbox_payload;
+  Zone caller_header, requests, doors, inbox_metadata, inbox_payload;
   std::array<Zone, shm::kPriorities> rings;
   Zone supervisor_header, owners, entries, retry_ring;
-  Zone shared_header, lives, desks, states, outbox_metadata, outbox_payload;
+  Zone shared_header, lives, desks, states, completions, outbox_metadata, outbox_payload;
   Zone caller_zone, supervisor_zone;  // what workers only read
   std::size_t end = 0;
 
@@ -70,6 +70,13 @@ class PoolView {
   }
   [[nodiscard]] sys::Atomic<std::uint64_t>* retry_cells() const noexcept {
     return typed<sys::Atomic<std::uint64_t>>(geometry_.retry_ring);
+  }
+  // A bit per record.
+  [[nodiscard]] sys::Atomic<std::uint64_t>* doors() const noexcept {
+    return typed<sys::Atomic<std::uint64_t>>(geometry_.doors);
+  }
+  [[nodiscard]] sys::Atomic<std::uint64_t>* completion_cells() const noexcept {
+    return typed<sys::Atomic<std::uint64_t>>(geometry_.completions);
   }
   [[nodiscard]] shm::OwnerTable owners() const noexcept {
     return {std::span(typed<shm::OwnerCell>(geometry_.owners), shm::kMaxSlots),

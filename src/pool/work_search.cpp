@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"
@@ -54,7 +55,7 @@ RingReader::Offer WorkSearch::claim(RingEntry entry) noexcept {
   // Read after the tail, so what the ring names has memory.
   if (entry.index >= view_.records()) return Offer::unknown;
   if (is_too_late(entry)) {
-    counting_timed_out(view_,
+    counting_timed_out(view_, entry.index,
                        [&] { return expire_pending(view_.state(entry.index), entry.generation); });
   }
   // Before the claim, which releases it: a claimed task is always found at its owner's desk.

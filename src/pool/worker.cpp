@@ -16,6 +16,7 @@
 #include "brood/error.hpp"
 #include "brood/task.hpp"
 #include "pool/call.hpp"
+#include "pool/completions.hpp"
 #include "pool/exception.hpp"
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
@@ -239,6 +240,7 @@ class Worker final : public detail::TaskFrame {
     request_ = &view_.request(task.index);
     state_ = &view_.state(task.index);
     in_user_code_ = false;
+    index_ = task.index;
     running_.store(state_, std::memory_order_relaxed);
     do {
       begin_attempt();
@@ -246,7 +248,9 @@ class Worker final : public detail::TaskFrame {
         open_request();
         const detail::Thunk thunk = detail::find_thunk(request_->thunk);
         if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
+        const std::int64_t begin = request_->cells ? sys::now_ns() : 0;
         thunk.run(*this);
+        if (request_->cells) note_busy_time(begin);
       } catch (...) {
         end_if_forked();
         desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
@@ -321,12 +325,12 @@ class Worker final : public detail::TaskFrame {
         return false;
       }
       if (judgement == Judgement::late) {
-        counting_timed_out(view_, [&] { return expire_task(*state_, me_, true); });
+        counting_timed_out(view_, index_, [&] { return expire_task(*state_, me_, true); });
       }
       end_attempt();
       const BlockRef result = block_;
       hand_over_block();
-      if (finish_task(*state_, me_)) return true;
+      if (tell_if_watched(view_, index_, finish_task(*state_, me_))) return true;
       const shm::TaskWord now = word();
       if (!is_claimed_by(now, me_)) {
         // Our word was overwritten: the supervisor's audit ends the task, and nobody knows of the
@@ -366,6 +370,12 @@ class Worker final : public detail::TaskFrame {
 
   [[nodiscard]] shm::TaskWord word() const noexcept {
     return shm::TaskWord::unpack(state_->word.load(std::memory_order_acquire));
+  }
+
+  // For the size of the chunks to come.
+  void note_busy_time(std::int64_t begin) const noexcept {
+    const std::int64_t us = (sys::now_ns() - begin) / 1000;
+    state_->busy_us = static_cast<std::uint32_t>(std::clamp<std::int64_t>(us, 1, UINT32_MAX));
   }
 
   void require_in_reach(const shm::Arena& arena, BlockRef block) const {
@@ -489,6 +499,7 @@ class Worker final : public detail::TaskFrame {
   // Of the task being run:
   const shm::TaskRequest* request_ = nullptr;
   shm::TaskState* state_ = nullptr;
+  std::uint32_t index_ = 0;  // of the record
   std::span<const std::byte> arguments_;
   std::span<std::byte> cells_;
   ReplyKind* kinds_ = nullptr;

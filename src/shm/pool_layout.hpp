@@ -4,11 +4,13 @@
 // possible: the first two zones are mapped read-only in them.
 //
 //   caller zone       written by the process that made the pool
-//       CallerHeader | TaskRequest[max_tasks] | main ring | inbox arena (arguments, callables)
+//       CallerHeader | TaskRequest[max_tasks] | main ring | doors | inbox arena (arguments,
+//       callables)
 //   supervisor zone   written by the pool's supervisor
 //       SupervisorHeader | owner words | WorkerEntry[] | retry ring
 //   shared zone       written by all of them; whatever is read from here is input
-//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | outbox arena (results)
+//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | completion ring |
+//       outbox arena (results)
 // (PoolView in pool/view.hpp says at which offsets.)
 //
 // Glossary
@@ -20,6 +22,8 @@
 //               and holds for one epoch
 //   desk        what one worker tells of itself
 //   slot        0: the caller, 1: the supervisor, 2...: workers, one per process ever at a time
+//   watched     of a task: whoever ends it also tells those who wait for several (CompletionHeader)
+//   door        of a task or the pool: a datagram socket of the caller's, for poll() and epoll
 //
 // The word of a record (TaskState::word) is the only place that says what became of a task:
 //
@@ -64,6 +68,7 @@
 #include <cstdint>
 
 #include "shm/arena.hpp"
+#include "shm/bell.hpp"
 #include "shm/owner_layout.hpp"
 #include "sys/memory.hpp"
 
@@ -79,39 +84,49 @@ inline constexpr std::size_t kMaxSlots = 1024;
 
 enum class TaskPhase : std::uint8_t { free = 0, pending = 1, claimed = 2, done = 3 };
 
-// The fields of TaskState::word: phase in bits 0-1, waited in 2, owner's slot in 3-12, settled,
-// expired and doomed in 13-15, owner's epoch in 16-31, generation in 32-63. The caller sleeps on
-// the low half.
+// The fields of TaskState::word. The caller sleeps on the low half.
+//
+//   bits 0-1    phase; 0 with a mark: claimed and doomed, which implies a mark
+//   bits 2, 3   the marks settled and expired
+//   bit 4       waited
+//   bits 5-14   owner's slot      bits 16-31  its epoch
+//   bit 15      watched
+//   bits 32-63  generation
 struct TaskWord {
   TaskPhase phase = TaskPhase::free;
   bool waited = false;  // somebody sleeps on it: who ends the task has to wake
   OwnerId owner{};      // in phase claimed
   std::uint32_t generation = 0;
+  bool watched = false;  // who ends the task has to tell those who wait for several
   bool settled = false;  // no value will come
   bool expired = false;  // its time is over; not settled: it is to be started again
   bool doomed = false;   // its worker is being killed for it
 
   static constexpr TaskWord unpack(std::uint64_t bits) noexcept {
-    return {static_cast<TaskPhase>(bits & 3U),
-            (bits & 4U) != 0,
-            OwnerId{static_cast<std::uint16_t>((bits >> 3U) & (kMaxSlots - 1)),
+    const bool doomed = (bits & 3U) == 0 && (bits & (kSettled | kExpired)) != 0;
+    return {doomed ? TaskPhase::claimed : static_cast<TaskPhase>(bits & 3U),
+            (bits & kWaited) != 0,
+            OwnerId{static_cast<std::uint16_t>((bits >> kSlotShift) & (kMaxSlots - 1)),
                     static_cast<std::uint16_t>(bits >> 16U)},
             static_cast<std::uint32_t>(bits >> 32U),
+            (bits & kWatched) != 0,
             (bits & kSettled) != 0,
             (bits & kExpired) != 0,
-            (bits & kDoomed) != 0};
+            doomed};
   }
   [[nodiscard]] constexpr std::uint64_t pack() const noexcept {
-    return static_cast<std::uint64_t>(phase) | (waited ? 4U : 0U) |
-           std::uint64_t{owner.slot} << 3U | (settled ? kSettled : 0U) | (expired ? kExpired : 0U) |
-           (doomed ? kDoomed : 0U) | std::uint64_t{owner.epoch} << 16U |
+    return (doomed ? 0U : static_cast<std::uint64_t>(phase)) | (settled ? kSettled : 0U) |
+           (expired ? kExpired : 0U) | (waited ? kWaited : 0U) | (watched ? kWatched : 0U) |
+           std::uint64_t{owner.slot} << kSlotShift | std::uint64_t{owner.epoch} << 16U |
            std::uint64_t{generation} << 32U;
   }
 
  private:
-  static constexpr std::uint32_t kSettled = 1U << 13U;
-  static constexpr std::uint32_t kExpired = 1U << 14U;
-  static constexpr std::uint32_t kDoomed = 1U << 15U;
+  static constexpr std::uint32_t kSettled = 1U << 2U;
+  static constexpr std::uint32_t kExpired = 1U << 3U;
+  static constexpr std::uint32_t kWaited = 1U << 4U;
+  static constexpr std::uint32_t kWatched = 1U << 15U;
+  static constexpr unsigned kSlotShift = 5;
 };
 static_assert(kMaxSlots == 1U << 10U);
 
@@ -204,6 +219,7 @@ struct alignas(64) TaskState {
   ReplyKind kind;
   std::array<std::uint8_t, 3> reserved;
   std::array<std::byte, kInlineReplyBytes> reply;
+  std::uint32_t busy_us;  // map: how long its elements took the worker that ended it
 };
 static_assert(sizeof(TaskState) == 64 && offsetof(TaskState, reply) % 8 == 0);
 static_assert(sys::Atomic<std::uint64_t>::is_always_lock_free);
@@ -259,7 +275,8 @@ struct CallerHeader {
   sys::Atomic<std::uint32_t> records;  // indices below it have memory and may be in use
   sys::Atomic<std::uint32_t> doubts;   // counts requests to look whether all still makes sense
   OwnerId member;                      // the caller's place in the family
-  sys::Atomic<std::uint32_t> stops;    // counts cancelled tasks that were running
+  sys::Atomic<std::uint32_t> doors;    // tasks that have a door; each has its bit in the doors
+  sys::Atomic<std::uint64_t> door_id;  // random: what the names of the doors begin with
   // The earliest deadline of tasks that may be waiting; one that is over may be replaced.
   sys::Atomic<std::int64_t> deadline_ns;
 };
@@ -299,6 +316,8 @@ struct SupervisorHeader {
   // taken back first, then the limits are read.
   alignas(64) sys::Atomic<std::int64_t> next_look_ns;
   sys::Atomic<std::uint64_t> retired_done;  // tasks done by workers that are gone
+  // Counts deaths and repairs after which the completion ring may lack a task.
+  sys::Atomic<std::uint64_t> lost_completions;
 };
 
 enum class WorkerRole : std::uint32_t {
@@ -330,6 +349,24 @@ struct IdleBits {
   sys::Atomic<std::uint64_t> sleeping;  // on its bell
 };
 
+// How those who wait for several tasks learn which have ended: whoever ends a watched task writes
+// its name into the completion ring, then rings, and knocks at the task's door if it has one.
+//
+//   ended --take a position--> --write the entry--> --ring--> told
+//
+//   The one reader is the caller, which keeps its own position. An entry is a claim: the reader
+//   looks at the record. One that is not there yet (its writer is stopped, or died) holds up those
+//   behind it; so after a death or repair (SupervisorHeader::lost_completions), after a full round
+//   unread, and now and then while it waits, the reader looks at every task that it watches.
+// Memory ordering: entry before bell (and `armed`), listening (arming) before the look at the ring;
+// all seq_cst, so one of the two sees the other.
+struct CompletionHeader {
+  sys::Atomic<std::uint64_t> tail;   // positions below it are taken
+  Bell bell;                         // the caller's threads sleep on it
+  sys::Atomic<std::uint32_t> armed;  // the pool's door is to be knocked at
+};
+inline constexpr std::uint32_t kCompletionRingLog = 16;
+
 struct SharedHeader {
   sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
   // 1: an arena was used since the supervisor last found nothing to give back.
@@ -340,6 +377,7 @@ struct SharedHeader {
   alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
+  alignas(64) CompletionHeader completions;
 };
 
 enum class WorkerStage : std::uint32_t {

@@ -88,4 +88,19 @@ void futex_wait_serving_signals(const void* word, std::uint32_t expected,
   sys::futex_wait(word, expected, std::min(deadline_ns, sys::now_ns() + kLookUpNs));
 }
 
+void futex_wait_any_serving_signals(std::span<sys::FutexWaiter> words, std::int64_t deadline_ns) {
+  std::size_t count = std::min(words.size(), sys::kMaxFutexWaiters) - 1;
+  if (sys::SignalInbox* inbox = sys::SignalInbox::current(); inbox != nullptr) {
+    const std::uint32_t signals = inbox->count().load();
+    serve_signals_of(*inbox);
+    words[count++] = {&inbox->count(), signals};
+  }
+  const int result = sys::futex_wait_any(words.first(count), deadline_ns);
+  if (result >= 0 || result == -EAGAIN || result == -EINTR || result == -ETIMEDOUT) return;
+  // The system can't: sleep on one of them, for as long as the others can wait.
+  constexpr std::int64_t kPatienceNs = 5'000'000;
+  sys::futex_wait(words[0].word, words[0].expected,
+                  std::min(deadline_ns, sys::now_ns() + kPatienceNs));
+}
+
 }  // namespace brood::start

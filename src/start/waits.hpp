@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "sys/futex.hpp"
 #include "sys/poll.hpp"
 #include "sys/signal_inbox.hpp"
 
@@ -44,5 +45,8 @@ int has_ended_serving_signals(int pidfd, std::int64_t deadline_ns);
 
 // As sys::futex_wait, serving signals first; returns also when there are others to serve.
 void futex_wait_serving_signals(const void* word, std::uint32_t expected, std::int64_t deadline_ns);
+
+// The same on several words; `words` has room at its end. Of more than the kernel takes, the first.
+void futex_wait_any_serving_signals(std::span<sys::FutexWaiter> words, std::int64_t deadline_ns);
 
 }  // namespace brood::start

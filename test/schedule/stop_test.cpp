@@ -85,7 +85,8 @@ void cancelling(Scene& scene) {
   bool cancelled = false;
   scene.actor("worker", [&] { stop.run(0); });
   scene.actor("canceller", [&] {
-    const CancelStep step = pool::cancel_task(stop.state(0), kFirst);
+    pool::Step change;
+    const CancelStep step = pool::cancel_task(stop.state(0), kFirst, change);
     cancelled = step != CancelStep::too_late;
     scene.require(step != CancelStep::already, "cancelled before");
   });
@@ -102,7 +103,7 @@ void three_ends(Scene& scene) {
   StopScene stop(scene);
   std::array<bool, 2> ended{};
   scene.actor("worker", [&] { stop.run(0); });
-  scene.actor("clock", [&] { ended[0] = pool::expire_pending(stop.state(0), kFirst); });
+  scene.actor("clock", [&] { ended[0] = pool::expire_pending(stop.state(0), kFirst).done; });
   scene.actor("canceller",
               [&] { ended[1] = pool::cancel_task(stop.state(0), kFirst) != CancelStep::too_late; });
   bool has_value = false;

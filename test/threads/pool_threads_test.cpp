@@ -113,7 +113,7 @@ bool ThreadWorker::run_task(RingEntry task) {
   const bool dies = state.attempts.load() < order.deaths;
   if (dies && order.step == Step::claimed) return false;
   if (!reply(order, state, dies)) return false;
-  EXPECT_TRUE(pool::finish_task(state, me_));
+  EXPECT_TRUE(pool::finish_task(state, me_).done);
   desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   desk_.stage.store(WorkerStage::idle, std::memory_order_release);
   return !(dies && order.step == Step::finished);

@@ -46,20 +46,23 @@ constexpr std::array kPhases = {TaskPhase::free, TaskPhase::pending, TaskPhase::
 TEST(TaskWordTest, PackingAndUnpackingLosesNothing) {
   std::mt19937_64 random(1);
   for (int i = 0; i < 100'000; ++i) {
-    const TaskWord word{static_cast<TaskPhase>(random() % 4),
-                        random() % 2 == 1,
-                        OwnerId{static_cast<std::uint16_t>(random() % shm::kMaxSlots),
-                                static_cast<std::uint16_t>(random())},
-                        static_cast<std::uint32_t>(random()),
-                        random() % 2 == 1,
-                        random() % 2 == 1,
-                        random() % 2 == 1};
+    TaskWord word{static_cast<TaskPhase>(random() % 4), random() % 2 == 1,
+                  OwnerId{static_cast<std::uint16_t>(random() % shm::kMaxSlots),
+                          static_cast<std::uint16_t>(random())},
+                  static_cast<std::uint32_t>(random()), random() % 2 == 1};
+    if (word.phase != TaskPhase::free) {
+      word.settled = random() % 2 == 1;
+      word.expired = random() % 2 == 1;
+      const bool may = word.phase == TaskPhase::claimed && (word.settled || word.expired);
+      word.doomed = may && random() % 2 == 1;
+    }
     const TaskWord again = TaskWord::unpack(word.pack());
     ASSERT_EQ(again.phase, word.phase);
     ASSERT_EQ(again.waited, word.waited);
     ASSERT_EQ(again.owner.slot, word.owner.slot);
     ASSERT_EQ(again.owner.epoch, word.owner.epoch);
     ASSERT_EQ(again.generation, word.generation);
+    ASSERT_EQ(again.watched, word.watched);
     ASSERT_EQ(again.settled, word.settled);
     ASSERT_EQ(again.expired, word.expired);
     ASSERT_EQ(again.doomed, word.doomed);
@@ -136,7 +139,7 @@ TEST(TaskTest, OnlyAPendingTaskIsClaimed) {
 
 TEST(TaskTest, OnlyAClaimedTaskIsFinished) {
   only_from(TaskPhase::claimed, in_phase(TaskPhase::done),
-            [](TaskState& s) { return finish_task(s, kWorker); });
+            [](TaskState& s) { return finish_task(s, kWorker).done; });
 }
 
 TEST(TaskTest, OnlyAClaimedTaskIsReturned) {
@@ -162,7 +165,12 @@ TaskWord claimed_with(Marks marks) {
 }
 
 TaskWord done_with(bool settled, bool expired) {
-  return {TaskPhase::done, false, {}, kGeneration, settled, expired};
+  return {TaskPhase::done, false, {}, kGeneration, false, settled, expired};
+}
+
+CancelStep cancelled(Record& r, std::uint32_t generation) {
+  Step step;
+  return cancel_task(r.state, generation, step);
 }
 
 TEST(StopTaskTest, AWorkerEndsItsTaskUnlessItIsToRunAgainOrIsDoomed) {
@@ -170,7 +178,7 @@ TEST(StopTaskTest, AWorkerEndsItsTaskUnlessItIsToRunAgainOrIsDoomed) {
     Record r(claimed_with(marks));
     const bool may =
         marks == Marks::none || marks == Marks::settled || marks == Marks::settled_late;
-    EXPECT_EQ(finish_task(r.state, kWorker), may);
+    EXPECT_EQ(finish_task(r.state, kWorker).done, may);
     const TaskWord before = claimed_with(marks);
     EXPECT_TRUE(same(r.word(), may ? done_with(before.settled, before.expired) : before));
   }
@@ -203,7 +211,7 @@ TEST(StopTaskTest, CancellingSettlesWhatHasNoOutcomeYet) {
     TaskWord expected = claimed_with(marks);
     CancelStep step = CancelStep::stopping;
     if (expected.settled) step = expected.expired ? CancelStep::too_late : CancelStep::already;
-    EXPECT_EQ(cancel_task(r.state, kGeneration), step);
+    EXPECT_EQ(cancelled(r, kGeneration), step);
     if (step == CancelStep::stopping) {
       expected.settled = true;
       expected.expired = false;
@@ -211,21 +219,21 @@ TEST(StopTaskTest, CancellingSettlesWhatHasNoOutcomeYet) {
     EXPECT_TRUE(same(r.word(), expected));
   }
   Record waits(in_phase(TaskPhase::pending));
-  EXPECT_EQ(cancel_task(waits.state, kGeneration), CancelStep::ended);
+  EXPECT_EQ(cancelled(waits, kGeneration), CancelStep::ended);
   EXPECT_TRUE(same(waits.word(), done_with(true, false)));
-  EXPECT_EQ(cancel_task(waits.state, kGeneration), CancelStep::already);
+  EXPECT_EQ(cancelled(waits, kGeneration), CancelStep::already);
   Record done(in_phase(TaskPhase::done));
-  EXPECT_EQ(cancel_task(done.state, kGeneration), CancelStep::too_late);
+  EXPECT_EQ(cancelled(done, kGeneration), CancelStep::too_late);
   Record late(done_with(true, true));
-  EXPECT_EQ(cancel_task(late.state, kGeneration), CancelStep::too_late);
+  EXPECT_EQ(cancelled(late, kGeneration), CancelStep::too_late);
   Record other(in_phase(TaskPhase::pending));
-  EXPECT_EQ(cancel_task(other.state, kGeneration + 1), CancelStep::too_late);
+  EXPECT_EQ(cancelled(other, kGeneration + 1), CancelStep::too_late);
   EXPECT_TRUE(same(other.word(), in_phase(TaskPhase::pending)));
 }
 
 TEST(StopTaskTest, ADeadlineEndsOnlyATaskThatWaits) {
   only_from(TaskPhase::pending, done_with(true, true),
-            [](TaskState& s) { return expire_pending(s, kGeneration); });
+            [](TaskState& s) { return expire_pending(s, kGeneration).done; });
   Record r(in_phase(TaskPhase::pending));
   EXPECT_FALSE(expire_pending(r.state, kGeneration + 1));
 }
@@ -234,7 +242,7 @@ TEST(StopTaskTest, ATimeLimitMarksARunningTaskOnce) {
   for (const Marks marks : kMarks) {
     for (const bool last : {false, true}) {
       Record r(claimed_with(marks));
-      EXPECT_EQ(expire_task(r.state, kWorker, last), marks == Marks::none);
+      EXPECT_EQ(expire_task(r.state, kWorker, last).done, marks == Marks::none);
       if (marks != Marks::none) continue;
       EXPECT_TRUE(same(r.word(), claimed_with(last ? Marks::settled_late : Marks::expired)));
     }
@@ -267,6 +275,43 @@ TEST(StopTaskTest, AWorkerIsDoomedOnlyForATaskThatIsToStopAndHasNotEnded) {
   Record other(claimed_with(Marks::expired));
   EXPECT_FALSE(doom_task(other.state, kSameSlotLater, kGeneration));
   EXPECT_FALSE(doom_task(other.state, kWorker, kGeneration + 1));
+}
+
+// Each way to give a task its outcome, from a word that somebody waits for and watches.
+TEST(StopTaskTest, AnOutcomeIsToldOnce) {
+  const auto watched = [](TaskPhase phase) {
+    TaskWord word = in_phase(phase, true);
+    word.watched = true;
+    return word;
+  };
+  const auto is_told_once = [](Record& r, const Step& step) {
+    EXPECT_TRUE(step.done);
+    EXPECT_TRUE(step.watched);
+    EXPECT_EQ(step.generation, kGeneration);
+    EXPECT_FALSE(r.word().waited || r.word().watched);
+  };
+  Record finished(watched(TaskPhase::claimed));
+  is_told_once(finished, finish_task(finished.state, kWorker));
+  Record ended(watched(TaskPhase::claimed));
+  is_told_once(ended, end_task(ended.state, kWorker, true));
+  Record late(watched(TaskPhase::pending));
+  is_told_once(late, expire_pending(late.state, kGeneration));
+  Record stopped(watched(TaskPhase::claimed));
+  is_told_once(stopped, expire_task(stopped.state, kWorker, true));
+  EXPECT_FALSE(finish_task(stopped.state, kWorker).watched) << "told already";
+  for (const TaskPhase phase : {TaskPhase::pending, TaskPhase::claimed}) {
+    Record given_up(watched(phase));
+    Step step;
+    EXPECT_NE(cancel_task(given_up.state, kGeneration, step), CancelStep::too_late);
+    is_told_once(given_up, step);
+  }
+  // What is no outcome keeps them.
+  Record again(watched(TaskPhase::claimed));
+  EXPECT_FALSE(expire_task(again.state, kWorker, false).watched);
+  EXPECT_TRUE(return_task(again.state, kWorker));
+  EXPECT_TRUE(same(again.word(), watched(TaskPhase::pending)));
+  EXPECT_TRUE(claim_task(again.state, kGeneration, kWorker));
+  EXPECT_TRUE(same(again.word(), watched(TaskPhase::claimed)));
 }
 
 TEST(TaskTest, AnOldNameClaimsNothing) {

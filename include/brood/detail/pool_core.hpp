@@ -77,6 +77,8 @@ struct TaskReply {
   std::span<const std::byte> bytes;
 };
 
+class CompletionSource;
+
 // Threads: any; the members synchronise themselves. Blocking: wait(), join_until(), terminate().
 // Ownership: shared by the Pool and its futures; the segment lives until the last of them is gone.
 // In a process that the host forked by itself every copy is inert: operations throw Error, the
@@ -130,6 +132,10 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // Throws what a reply that is no value stands for.
   [[noreturn]] virtual void throw_reply(TaskTicket task, const TaskReply& reply,
                                         std::size_t index) const = 0;
+  // For those who wait for several. Throws Error in another process than that of the pool.
+  virtual CompletionSource& completions() = 0;
+  // map: how long the worker took for the elements of a task that has ended; 0: unknown. Input.
+  [[nodiscard]] virtual std::chrono::microseconds busy_time(TaskTicket task) const noexcept = 0;
   // Gives the record up; of a task that has not ended, when it has.
   virtual void release(TaskTicket task) noexcept = 0;
 
@@ -139,6 +145,8 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   virtual bool join_until(DeadlineNs deadline) = 0;
   virtual bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) = 0;
   [[nodiscard]] virtual PoolStats stats() const = 0;
+  // As the destructor of Pool: ends everything, bounded.
+  virtual void end() noexcept = 0;
 };
 
 // A task's place in the queue, from asking for it until the task stands there itself.
