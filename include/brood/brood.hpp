@@ -3,6 +3,8 @@
 
 // clang-format off
 #include "brood/pool.hpp"
+#include "brood/initializer.hpp"
+#include "brood/worker.hpp"
 #include "brood/future.hpp"
 #include "brood/process.hpp"
 #include "brood/locks.hpp"

@@ -2,6 +2,7 @@
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <any>
 #include <array>
 #include <functional>
@@ -161,9 +162,17 @@ std::vector<std::byte> to_bytes(const EncodedException& encoded) {
 
 }  // namespace
 
-std::vector<std::byte> encode_current_exception(bool from_user) noexcept {
+std::vector<std::byte> encode_current_exception(bool from_user, std::size_t most) noexcept {
   try {
-    return to_bytes(describe_current(from_user));
+    EncodedException encoded = describe_current(from_user);
+    std::vector<std::byte> bytes = to_bytes(encoded);
+    if (bytes.size() <= most) return bytes;
+    for (std::string* text : {&encoded.what, &encoded.type_name}) {
+      text->resize(text->size() - std::min(text->size(), bytes.size() - most));
+      bytes = to_bytes(encoded);
+      if (bytes.size() <= most) break;
+    }
+    return bytes;
   } catch (...) {
     try {
       EncodedException bare;

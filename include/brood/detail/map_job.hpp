@@ -146,6 +146,7 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
         frame.fail_element(index);
       }
       frame.finish_element(index);
+      if (frame.yields()) return;
     }
   }
 
