@@ -45,7 +45,8 @@ struct PoolOptions {
   // Run in each worker, spares too, before its first task. See InitializerFailed.
   Initializer initializer = {};
   // Run once, in a process of its own, of which the workers are then copies: what it loads they
-  // share. It may use the heap and must leave no thread behind. See InitializerFailed.
+  // share. It may use the heap and must leave no thread behind (of libraries that start some, see
+  // inner_threads). Run once more only if that process is killed. See InitializerFailed.
   Initializer preload = {};
   // A worker that has run so many tasks, of map so many elements, is replaced. 0: never. Its
   // replacement is ready before it leaves.
@@ -123,7 +124,7 @@ struct PoolStats {
 //              terminate(): get your results, or close() and join(), before. No thread, signal
 //              handler or SIGCHLD is used in this process. In a process that you fork yourself,
 //              copies of a Pool are inert.
-//   Errors:    StartError, SystemError, ArenaFull from the constructor; see submit().
+//   Errors:    StartError, NotSendable, SystemError, ArenaFull from the constructor; see submit().
 //   Death:     a worker that dies, by whatever means and at whatever instruction, fails the task
 //              it was running with WorkerDied (or starts it again, see retries) and is replaced.
 //              If this process dies, all workers are gone within a second.

@@ -18,6 +18,7 @@
 #include "shm/segment.hpp"
 #include "start/birth.hpp"
 #include "start/child_main.hpp"
+#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
@@ -253,10 +254,13 @@ class Supervisor {
   // for it is not of its group.
   void end_group(const Tenant& tenant) const noexcept {
     sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
-    sys::kill_group(tenant.pid);
+    end_group_of(tenant.pid);
+  }
+  void end_group_of(int pid) const noexcept {
+    sys::kill_group(pid);
     warden::Announcement said;
     said.request = warden::Request::end_children;
-    said.parent_pid = tenant.pid;
+    said.parent_pid = pid;
     sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), -1, false);
   }
 
@@ -375,7 +379,7 @@ class Supervisor {
         if (tenants_[slot].used() && tenants_[slot].pid == pid) tenant = &tenants_[slot];
       }
       if (tenant != nullptr) end_group(*tenant);
-      if (pid == template_.pid()) sys::kill_group(pid);
+      if (pid == template_.pid()) end_group_of(pid);
       sys::ExitStatus status;
       if (sys::reap_child(pid, status) != 1) return;
       if (tenant != nullptr) bury(*tenant, status);
@@ -903,8 +907,10 @@ struct SupervisorJob {
 
   static void run(detail::TaskFrame& frame) {
     // Both live as long as the process.
-    static const auto* const order =
-        new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
+    static auto* const order = new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
+    find_inner_threads();
+    // Its control group need not be the caller's.
+    order->setup.memory_events = sys::cgroup_memory_events();
     const std::vector<int>& passed = start::passed_descriptors();
     const int fd = passed.at(0);
     std::array descriptors = {-1, -1, -1};

@@ -22,7 +22,7 @@ namespace brood::pool {
 namespace {
 
 constexpr std::int64_t kPauseNs = 1'000'000;
-constexpr std::int64_t kLongestCopyNs = 10'000'000'000;
+constexpr std::int64_t kLongestCopyNs = 2'000'000'000;
 
 struct Order {
   shm::OwnerId id;
@@ -80,6 +80,7 @@ void load(const WorkerSetup& setup) {
   become_pool_process(start, supervisor_pid, member, line);
   start::set_process_name(start.process_name);
   try {
+    limit_inner_threads(*start.setup);
     start::run_after_fork_actions();
     load(*start.setup);
   } catch (...) {

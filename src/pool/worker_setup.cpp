@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+#include <atomic>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -100,6 +100,20 @@ class SetupFrame final : public detail::TaskFrame {
   std::shared_ptr<const void> bound_;
 };
 
+struct Library {
+  const char* variable;
+  const char* setter;  // void(int), should it be loaded already
+};
+constexpr std::array kLibraries = {
+    Library{"OMP_NUM_THREADS", "omp_set_num_threads"},
+    Library{"OPENBLAS_NUM_THREADS", "openblas_set_num_threads"},
+    Library{"MKL_NUM_THREADS", "MKL_Set_Num_Threads"},
+    Library{"BLIS_NUM_THREADS", nullptr},
+    Library{"VECLIB_MAXIMUM_THREADS", nullptr},
+    Library{"NUMEXPR_NUM_THREADS", nullptr},
+};
+std::array<std::atomic<sys::AnyFunction>, kLibraries.size()> setters{};
+
 const char* name_of(shm::SetupStep step) noexcept {
   switch (step) {
     case shm::SetupStep::preload:
@@ -134,6 +148,7 @@ SetupToSend make_setup(const PoolOptions& options, StartMethod method) {
   setup.share = bounded(std::max<std::size_t>(detail::default_workers() / options.workers, 1));
   setup.inner_threads = options.inner_threads.value_or(setup.share);
   setup.overrule_variables = options.inner_threads.has_value();
+  find_inner_threads();
   setup.memory_events = sys::cgroup_memory_events();
   setup.has_surroundings = start::changes_anything(options.worker);
   if (setup.has_surroundings) {
@@ -153,31 +168,29 @@ void run_setup_call(const SetupCall& call) {
   thunk.run(frame);
 }
 
-void limit_inner_threads(const WorkerSetup& setup) noexcept {
-  struct Library {
-    const char* variable;
-    const char* setter;  // void(int), should it be loaded already
-  };
-  constexpr std::array kLibraries = {
-      Library{"OMP_NUM_THREADS", "omp_set_num_threads"},
-      Library{"OPENBLAS_NUM_THREADS", "openblas_set_num_threads"},
-      Library{"MKL_NUM_THREADS", "MKL_Set_Num_Threads"},
-      Library{"BLIS_NUM_THREADS", nullptr},
-      Library{"VECLIB_MAXIMUM_THREADS", nullptr},
-      Library{"NUMEXPR_NUM_THREADS", nullptr},
-  };
+void find_inner_threads() noexcept {
+  for (std::size_t i = 0; i < kLibraries.size(); ++i) {
+    if (kLibraries[i].setter == nullptr) continue;
+    setters[i].store(sys::find_function(kLibraries[i].setter), std::memory_order_relaxed);
+  }
+}
+
+// Without setenv(): its lock may be that of a thread which this process has no copy of.
+void limit_inner_threads(const WorkerSetup& setup) {
   if (setup.inner_threads == 0) return;
-  std::array<char, 16> number{};
-  std::snprintf(number.data(), number.size(), "%u", setup.inner_threads);
-  for (const Library& library : kLibraries) {
+  std::vector<std::string> variables = sys::environment();
+  for (std::size_t i = 0; i < kLibraries.size(); ++i) {
+    const Library& library = kLibraries[i];
     if (!setup.overrule_variables && sys::has_variable(library.variable)) continue;
-    sys::set_variable(library.variable, number.data());
-    const sys::AnyFunction found =
-        library.setter != nullptr ? sys::find_function(library.setter) : nullptr;
-    if (found != nullptr) {
-      reinterpret_cast<void (*)(int)>(found)(static_cast<int>(setup.inner_threads));
+    const std::string name = std::string(library.variable) + "=";
+    std::erase_if(variables, [&](const std::string& entry) { return entry.starts_with(name); });
+    variables.push_back(name + std::to_string(setup.inner_threads));
+    const sys::AnyFunction setter = setters[i].load(std::memory_order_relaxed);
+    if (setter != nullptr) {
+      reinterpret_cast<void (*)(int)>(setter)(static_cast<int>(setup.inner_threads));
     }
   }
+  sys::replace_environment(std::move(variables));
 }
 
 void write_note(shm::SetupNote& note) noexcept {

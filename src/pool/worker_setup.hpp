@@ -54,8 +54,11 @@ SetupToSend make_setup(const PoolOptions& options, StartMethod method);
 // The calling process is to have run `call`; throws what that throws.
 void run_setup_call(const SetupCall& call);
 
-// Has libraries that make threads of their own make no more than so many in this process.
-void limit_inner_threads(const WorkerSetup& setup) noexcept;
+// Looks up what tells libraries that are loaded how many threads they may use: where nothing can be
+// locked for ever, before this process is copied.
+void find_inner_threads() noexcept;
+// Tells them, and those that this process loads later by its environment. Throws std::bad_alloc.
+void limit_inner_threads(const WorkerSetup& setup);
 
 // Tells of the exception being handled in the note. What does not fit is cut off its text.
 void write_note(shm::SetupNote& note) noexcept;

@@ -107,7 +107,6 @@ void replace_environment(std::vector<std::string> entries) {
 }
 
 bool has_variable(const char* name) noexcept { return std::getenv(name) != nullptr; }
-void set_variable(const char* name, const char* value) noexcept { ::setenv(name, value, 1); }
 
 int exec_same_program(std::span<const std::string> arguments) {
   const std::vector<char*> pointers = pointers_to(arguments);

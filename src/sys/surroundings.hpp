@@ -33,9 +33,7 @@ int set_niceness(int value) noexcept;
 std::vector<std::string> environment();
 void replace_environment(std::vector<std::string> entries);
 
-// One variable. For a process with one thread.
 bool has_variable(const char* name) noexcept;
-void set_variable(const char* name, const char* value) noexcept;
 
 // Starts this program afresh in this process: its file as it was when this process was started,
 // also if another has its name by now. -errno if that fails.

@@ -1,17 +1,20 @@
 // How long workers live: recycling, limits on memory, pools that shrink and grow, pools in pools.
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "brood/brood.hpp"
@@ -212,6 +215,56 @@ TEST_P(WorkerLifeTest, TooMuchMemoryInTheInitializerIsItsFailure) {
   }
 }
 
+// A group of this machine with a limit on memory, for whoever enters it.
+class MemoryGroup {
+ public:
+  explicit MemoryGroup(std::size_t bytes) {
+    const std::string limit = std::to_string(bytes);
+    for (const auto& [folder, file] : {std::pair{"/sys/fs/cgroup/memory", "/memory.limit_in_bytes"},
+                                       std::pair{"/sys/fs/cgroup", "/memory.max"}}) {
+      path_ = std::string(folder) + "/brood-test-" + std::to_string(getpid());
+      if (access((std::string(folder) + "/cgroup.procs").c_str(), W_OK) != 0) continue;
+      if (mkdir(path_.c_str(), 0755) != 0) continue;
+      if (access((path_ + file).c_str(), W_OK) == 0 && write(file, limit)) return;
+      rmdir(path_.c_str());
+    }
+    path_.clear();
+  }
+  ~MemoryGroup() {
+    if (!path_.empty()) rmdir(path_.c_str());
+  }
+  MemoryGroup(const MemoryGroup&) = delete;
+  MemoryGroup& operator=(const MemoryGroup&) = delete;
+
+  [[nodiscard]] bool exists() const { return !path_.empty(); }
+  [[nodiscard]] bool enter() const { return write("/cgroup.procs", std::to_string(getpid())); }
+
+ private:
+  [[nodiscard]] bool write(const std::string& file, const std::string& text) const {
+    std::ofstream out(path_ + file);
+    out << text;
+    return static_cast<bool>(out.flush());
+  }
+  std::string path_;
+};
+
+// Under fork, where the workers are in the group that their host has entered.
+TEST(WorkerMemoryTest, WhatTheKernelKillsForWantOfMemoryIsNamed) {
+  const MemoryGroup group(200 * kMiB);
+  if (!group.exists()) GTEST_SKIP() << "no control groups for memory that this user can make";
+  const HostRun run = run_host([&] {
+    HOST_CHECK(group.enter());
+    Pool pool({.workers = 1, .start = StartMethod::fork});
+    HOST_CHECK(pool.apply(twice, 1) == 2);
+    const Death killed = death_of([&] { pool.apply([] { kill(getpid(), SIGKILL); }); });
+    const Death starved = death_of([&] { pool.apply(leak, 400 * kMiB); });
+    HOST_CHECK(!killed.out_of_memory && starved.out_of_memory && starved.signal == SIGKILL);
+    HOST_CHECK(pool.apply(twice, 2) == 4);
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0") << run.out;
+}
+
 // ---- how many
 
 std::size_t workers_of(const Pool& pool) {
@@ -265,7 +318,10 @@ TEST_P(WorkerLifeTest, APoolIsResizedWhileTasksRun) {
   open_gate(gate);
   for (Future<int>& future : futures) EXPECT_GT(future.get(), 0);
   EXPECT_EQ(pool.stats().died, 0U);
-  EXPECT_EQ(counted_by_pid(pool.map(pid_of, std::vector<int>(20), {.chunk_size = 1})).size(), 1U);
+  EXPECT_TRUE(wait_until([&] {
+    const auto pids = pool.map(pid_of, std::vector<int>(20), {.chunk_size = 1});
+    return counted_by_pid(pids).size() == 1;
+  }));
   EXPECT_THROW(pool.resize(0), Error);
   EXPECT_THROW(pool.resize(1000), Error);
   pool.resize(3);

@@ -250,6 +250,36 @@ TEST_P(WorkerSetupTest, APoolEndsWhileItPreloads) {
   const Pool dropped(options);
 }
 
+TEST_P(WorkerSetupTest, NothingIsLeftOfAKilledHostOrSupervisor) {
+  for (const bool loads : {false, true}) {
+    for (const bool supervisor : {false, true}) {
+      const std::string ledger = path(std::to_string(loads) + std::to_string(supervisor));
+      Host host([&] {
+        PoolOptions options = with(1);
+        options.preload = {[](const std::string& to, bool stay) {
+                             record(to, getppid());
+                             while (stay) pause();
+                           },
+                           ledger, loads};
+        Pool pool(options);
+        if (!loads) HOST_CHECK(pool.apply(twice, 1) == 2);
+        say("ready");
+        HOST_CHECK(outcome_of([&] { pool.apply([] { pause(); }); }) == "BrokenPool");
+        return 0;
+      });
+      ASSERT_EQ(host.read_line(), "ready");
+      ASSERT_TRUE(wait_until([&] { return recorded(ledger).size() == 1; }));
+      if (supervisor) {
+        kill(static_cast<int>(recorded(ledger).front()), SIGKILL);
+      } else {
+        host.send(SIGKILL);
+      }
+      EXPECT_EQ(host.end(), supervisor ? "exit 0" : "signal 9");
+      EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << describe(host.family());
+    }
+  }
+}
+
 // ---- prepare
 
 TEST_P(WorkerSetupTest, PrepareIsTheLastBeforeTheFirstTask) {
