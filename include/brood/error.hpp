@@ -108,10 +108,18 @@ class StartError : public Error {
   using Error::Error;
 };
 
-// A worker's initializer threw.
+// PoolOptions::initializer, preload or prepare threw, or ended its process (by a crash, an exit; by
+// SIGKILL only if that goes on happening): the pool ends, and this is what all its tasks get.
 class InitializerFailed : public BrokenPool {
  public:
-  using BrokenPool::BrokenPool;
+  explicit InitializerFailed(const std::string& what, std::exception_ptr cause = nullptr)
+      : BrokenPool(what), cause_(std::move(cause)) {}
+
+  // What it threw, as a task's exception is rethrown, or WorkerDied; nullptr: unknown.
+  [[nodiscard]] const std::exception_ptr& cause() const noexcept { return cause_; }
+
+ private:
+  std::exception_ptr cause_;
 };
 
 // A callable or value can't be sent to another process; the text names the reason.
@@ -223,7 +231,7 @@ struct Death {
   int signal = 0;                    // that killed it; 0 if it exited
   int exit_code = 0;                 // if it exited; 0 if a signal killed it
   std::uintptr_t fault_address = 0;  // of SIGSEGV, SIGBUS, SIGFPE, SIGILL; 0 if unknown
-  bool out_of_memory = false;        // the kernel's out-of-memory killer is known to have done it
+  bool out_of_memory = false;        // for want of memory: by the kernel, or a limit of the pool's
   bool core_dumped = false;          // known only once the kernel has finished with the process
   int attempts = 1;                  // how often the task was started, this death included
   std::string task = {};             // name of the callable it was running; empty if none

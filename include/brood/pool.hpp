@@ -24,6 +24,7 @@
 #include "brood/imap.hpp"
 #include "brood/pool_options.hpp"
 #include "brood/start_method.hpp"
+#include "brood/worker.hpp"
 
 namespace brood {
 
@@ -40,7 +41,7 @@ namespace brood {
 //              terminate(): get your results, or close() and join(), before. No thread, signal
 //              handler or SIGCHLD is used in this process. In a process that you fork yourself,
 //              copies of a Pool are inert.
-//   Errors:    StartError, SystemError, ArenaFull from the constructor; see submit().
+//   Errors:    StartError, NotSendable, SystemError, ArenaFull from the constructor; see submit().
 //   Death:     a worker that dies, by whatever means and at whatever instruction, fails the task
 //              it was running with WorkerDied (or starts it again, see retries) and is replaced.
 //              If this process dies, all workers are gone within a second.
@@ -187,6 +188,11 @@ class Pool {
                 std::chrono::nanoseconds term = std::chrono::seconds(2)) {
     return core().shutdown(detail::deadline_after(drain), term);
   }
+
+  // From now on as many workers: more start at once, fewer when those that leave have ended what
+  // they run. Up to the workers that the pool was made with, or 23 if that is more. Never blocks.
+  // Throws Error for another number, PoolClosed.
+  void resize(std::size_t workers) { core().resize(workers); }
 
   [[nodiscard]] PoolStats stats() const { return core().stats(); }
 

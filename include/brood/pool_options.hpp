@@ -9,15 +9,41 @@
 #include <string>
 #include <vector>
 
-#include "brood/cpu_count.hpp"
+#include "brood/initializer.hpp"
+#include "brood/process_options.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
 
+namespace detail {
+// cpu_count(), or this worker's share of it.
+std::size_t default_workers();
+}  // namespace detail
+
+// What is copied into the workers, and shared with them until they write, is what this process has
+// when the Pool is made, and what preload adds.
 struct PoolOptions {
-  std::size_t workers = cpu_count();  // 1 ... 480
+  // 1 ... 480. In a worker of another pool the default is that worker's share of the processors:
+  // cpu_count() divided by the workers of its pool, at least 1.
+  std::size_t workers = detail::default_workers();
   // How the workers start. Empty: fork, refused in a process that has other threads.
   std::optional<StartMethod> start = std::nullopt;
+  // Run in each worker, spares too, before its first task. See InitializerFailed.
+  Initializer initializer = {};
+  // Run once, in a process of its own, of which the workers are then copies: what it loads they
+  // share. It may use the heap and must leave no thread behind (of libraries that start some, see
+  // inner_threads). Run once more only if that process is killed. See InitializerFailed.
+  Initializer preload = {};
+  // A worker that has run so many tasks, of map so many elements, is replaced. 0: never. Its
+  // replacement is ready before it leaves.
+  std::size_t max_tasks_per_worker = 0;
+  // A worker whose own memory (resident, not shared with files or Arrays) has grown by more than
+  // this since its start is replaced after the task. Looked at about once a millisecond at work,
+  // and before it rests. 0: never.
+  std::uint64_t recycle_above_bytes = 0;
+  // A worker whose own memory has grown by more than this is killed: its task ends with
+  // WorkerDied, out_of_memory. Looked at every 10 ms. 0: never.
+  std::uint64_t memory_limit_bytes = 0;
   // How long a task, or an element of map, may run each time it is tried; > 0. Then its worker is
   // asked to stop it (stop_requested() in task.hpp), and killed after `grace`.
   std::optional<std::chrono::nanoseconds> task_timeout = std::nullopt;
@@ -29,10 +55,27 @@ struct PoolOptions {
   // The most tasks that wait for a worker; then submit() waits for one of them to be taken. Tasks
   // that are tried again and the chunks of map and its kin are not counted. Empty: no limit.
   std::optional<std::size_t> max_pending = std::nullopt;
-  // The pool breaks when so many workers in a row die before they are ready to work.
+  // The pool breaks when so many workers in a row die before they are ready to work; each is
+  // replaced after a longer pause than the last.
   unsigned restart_limit = 16;
+  // How many threads OpenMP, OpenBLAS, MKL, BLIS and NumExpr use in each worker, by their variables
+  // in its environment and, if they are loaded already, their functions. Empty: cpu_count() /
+  // workers, at least 1, where the environment says nothing; 0: as they like.
+  std::optional<unsigned> inner_threads = std::nullopt;
+  // What the workers have otherwise than this process: nice, affinity, rlimits, cwd, env, and out
+  // and err unless captured. The rest has no meaning for them: StartError.
+  ProcessOptions worker = {};
+  // Run in each worker when it has its place (see worker_index()), as the last before its first
+  // task: to give up rights, say. See InitializerFailed.
+  Initializer prepare = {};
   // Shown by ps: "brood:NAME/i".
   std::string name = "pool";
+  // What task_seed() follows from. Empty: a random number.
+  std::optional<std::uint64_t> seed = std::nullopt;
+  // Workers without a task for so long leave, down to min_workers (at least 1), and come back when
+  // there is work. Empty: they stay.
+  std::optional<std::chrono::nanoseconds> idle_timeout = std::nullopt;
+  std::size_t min_workers = 1;
 };
 
 // Of tasks that wait, the most urgent run first, however long the others have waited.

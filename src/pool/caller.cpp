@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,7 @@
 #include "pool/task_clock.hpp"
 #include "pool/view.hpp"
 #include "pool/watches.hpp"
+#include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
 #include "start/current.hpp"
@@ -39,6 +41,7 @@
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
+#include "sys/random.hpp"
 #include "sys/signals.hpp"
 #include "sys/syscall.hpp"
 #include "warden/family.hpp"
@@ -99,24 +102,30 @@ class PoolCaller final : public detail::PoolCore {
     set_limits(defaults_, options.task_timeout, options.retries);
     defaults_.retry_exceptions = options.retry_exceptions;
     const start::Choice choice = start::choose(options.start);
+    setup_ = pool::make_setup(options, choice.method);
     warden::Family& family = warden::Family::join();
     family_ = &family;
     make_segment();
     make_shared_objects();
     waiting_.emplace(view_, options.max_pending);
+    view_.caller().seed = options.seed ? *options.seed : random_seed();
+    view_.caller().workers.store(static_cast<std::uint32_t>(workers_), std::memory_order_relaxed);
     if (choice.method == StartMethod::fork) {
       fork_supervisor(family, options, choice.asked_for);
     } else {
       bear_supervisor(options, choice.method);
     }
     watches_->set_end(supervisor_pidfd_.get());
+    setup_.descriptors = start::StartDescriptors();
   }
 
   ~PoolCaller() override {
     if (!is_mine()) abandon();
   }
 
-  [[nodiscard]] std::size_t workers() const noexcept override { return workers_; }
+  [[nodiscard]] std::size_t workers() const noexcept override {
+    return workers_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] const TaskSpec& defaults() const noexcept override { return defaults_; }
 
   [[nodiscard]] TaskSpec spec_of(const TaskOptions& options) const override {
@@ -176,7 +185,8 @@ class PoolCaller final : public detail::PoolCore {
     const TaskTicket task = records_->commit(draft, std::move(baggage));
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     // Somebody who looks will find it, or pass the rest on.
-    if (!idle_.anyone_looking()) idle_.wake_one();
+    if (idle_.anyone_looking() || idle_.wake_one()) return task;
+    if (view_.supervisor().dormant.load(std::memory_order_relaxed) != 0) ask_for_a_worker();
     return task;
   }
 
@@ -282,6 +292,18 @@ class PoolCaller final : public detail::PoolCore {
 
   // ---- the end
 
+  void resize(std::size_t workers) override {
+    require_mine();
+    require_open();
+    if (workers == 0 || workers > most_workers_) {
+      throw Error("brood: this pool can have 1 to " + std::to_string(most_workers_) +
+                  " workers, not " + std::to_string(workers));
+    }
+    workers_.store(workers, std::memory_order_relaxed);
+    view_.caller().workers.store(static_cast<std::uint32_t>(workers), std::memory_order_release);
+    pool::call_supervisor(view_);
+  }
+
   void close() noexcept override { raise_order(PoolOrder::drain); }
 
   void terminate() noexcept override { order_termination(kTermOnTerminate); }
@@ -361,7 +383,8 @@ class PoolCaller final : public detail::PoolCore {
     const PoolGeometry& geometry = view_.geometry();
     for (const pool::Zone& zone :
          {geometry.caller_header, geometry.supervisor_header, geometry.owners, geometry.entries,
-          geometry.retry_ring, geometry.shared_header, geometry.lives, geometry.desks}) {
+          geometry.retry_ring, geometry.shared_header, geometry.lives, geometry.desks,
+          geometry.notes}) {
       segment_.reserve(zone.offset, zone.bytes);
     }
     shm::OwnerTable owners = view_.owners();
@@ -388,7 +411,13 @@ class PoolCaller final : public detail::PoolCore {
                                       family.socket(),
                                       sys::process_id(),
                                       grace_ns_,
-                                      process_name_.c_str()};
+                                      process_name_.c_str(),
+                                      0,
+                                      false,
+                                      &setup_.setup,
+                                      {setup_.descriptors.directory.get(),
+                                       setup_.setup.has_output ? setup_.descriptors.output : -1,
+                                       setup_.setup.has_errors ? setup_.descriptors.errors : -1}};
     start::Forked child = start::fork_now(start::ForkFor::service, asked_for);
     if (child.pid == 0) pool::supervisor_main(start);
     supervisor_pid_ = child.pid;
@@ -405,7 +434,13 @@ class PoolCaller final : public detail::PoolCore {
     order.grace_ns = grace_ns_;
     order.caller_pid = sys::process_id();
     order.process_name = process_name_;
-    const std::array descriptors = {segment_.fd()};
+    order.setup = setup_.setup;
+    std::vector<int> descriptors = {segment_.fd()};
+    if (setup_.setup.has_surroundings) {
+      descriptors.push_back(setup_.descriptors.directory.get());
+      if (setup_.setup.has_output) descriptors.push_back(setup_.descriptors.output);
+      if (setup_.setup.has_errors) descriptors.push_back(setup_.descriptors.errors);
+    }
     start::BirthOrder birth;
     birth.method = method;
     birth.name = process_name_;
@@ -440,6 +475,11 @@ class PoolCaller final : public detail::PoolCore {
   }
 
   // ---- talking to the processes
+
+  void ask_for_a_worker() noexcept {
+    view_.caller().demand.fetch_add(1, std::memory_order_release);
+    pool::call_supervisor(view_);
+  }
 
   [[nodiscard]] PoolOrder order() const noexcept {
     return view_.caller().order.load(std::memory_order_acquire);
@@ -505,6 +545,8 @@ class PoolCaller final : public detail::PoolCore {
       case PoolCondition::broken_family:
         return std::make_exception_ptr(
             FamilyBroken("brood: the warden of this family of processes was killed"));
+      case PoolCondition::broken_setup:
+        return pool::setup_failure(view_);
       default:
         break;
     }
@@ -610,7 +652,8 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] bool look_until(TaskTicket task, std::int64_t end) const noexcept {
     // With as many workers awake as processors, looking for long would take one from a worker.
-    const std::size_t awake = workers_ - std::min(workers_, idle_.count_sleeping());
+    const std::size_t all = workers();
+    const std::size_t awake = all - std::min(all, idle_.count_sleeping());
     if (awake >= cpus_) end = std::min(end, sys::now_ns() + kShortLookNs);
     do {
       for (int i = 0; i < 32; ++i) {
@@ -646,6 +689,12 @@ class PoolCaller final : public detail::PoolCore {
     if (watches_ != nullptr) watches_->abandon();
   }
 
+  static std::uint64_t random_seed() noexcept {
+    std::uint64_t seed = 0;
+    sys::random_bytes(std::as_writable_bytes(std::span(&seed, 1)));
+    return seed;
+  }
+
   static std::uint64_t next_number() noexcept {
     static std::atomic<std::uint64_t> last{0};
     return last.fetch_add(1, std::memory_order_relaxed) + 1;
@@ -653,7 +702,9 @@ class PoolCaller final : public detail::PoolCore {
 
   std::uint64_t owner_token_;
   const std::uint64_t number_ = next_number();  // of this pool in this process
-  std::size_t workers_;
+  std::atomic<std::size_t> workers_;
+  const std::size_t most_workers_ = std::max(workers(), pool::kLeastCapacity);
+  pool::SetupToSend setup_;
   std::size_t cpus_ = static_cast<std::size_t>(sys::usable_cpus());
   std::int64_t grace_ns_;
   // Nobody is to be hurried while somebody looks at a process with a debugger.

@@ -2,6 +2,7 @@
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <any>
 #include <array>
 #include <functional>
@@ -161,11 +162,19 @@ std::vector<std::byte> to_bytes(const EncodedException& encoded) {
 
 }  // namespace
 
-std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t attempts) noexcept {
+std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t attempts,
+                                                std::size_t most) noexcept {
   try {
     EncodedException encoded = describe_current(from_user);
     encoded.attempts = attempts;
-    return to_bytes(encoded);
+    std::vector<std::byte> bytes = to_bytes(encoded);
+    if (bytes.size() <= most) return bytes;
+    for (std::string* text : {&encoded.what, &encoded.type_name}) {
+      text->resize(text->size() - std::min(text->size(), bytes.size() - most));
+      bytes = to_bytes(encoded);
+      if (bytes.size() <= most) break;
+    }
+    return bytes;
   } catch (...) {
     try {
       EncodedException bare;

@@ -24,9 +24,10 @@ struct EncodedException {
 
 // The exception being handled. `from_user` says that the user's function threw it: then a brood
 // error in it is a RemoteError to the caller, who must not take it for one of the pool itself.
-// Never throws; without memory for the texts it leaves them out.
-std::vector<std::byte> encode_current_exception(bool from_user,
-                                                std::uint32_t attempts = 1) noexcept;
+// Never throws; without memory for the texts it leaves them out. What is more than `most` bytes is
+// cut off the texts.
+std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t attempts = 1,
+                                                std::size_t most = SIZE_MAX) noexcept;
 
 // Throws what the bytes stand for: a standard exception as its own type, with a RemoteInfo. Throws
 // DecodeError if they stand for nothing.

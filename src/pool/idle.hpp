@@ -75,8 +75,8 @@ class IdleWorkers {
     return count;
   }
 
-  // Wakes one sleeper, if there is one.
-  void wake_one() noexcept {
+  // Wakes one sleeper; false: there is none.
+  bool wake_one() noexcept {
     for (std::size_t i = 0; i < words_; ++i) {
       std::uint64_t left = all(i).sleeping.load(std::memory_order_seq_cst);
       while (left != 0) {
@@ -88,9 +88,10 @@ class IdleWorkers {
           continue;
         }
         ring(slot);
-        return;
+        return true;
       }
     }
+    return false;
   }
 
   void ring(std::uint16_t slot) noexcept {

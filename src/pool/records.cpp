@@ -107,7 +107,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   // Whoever takes statistics may look at it at any time.
   std::atomic_ref(request.thunk).store(spec.thunk, std::memory_order_relaxed);
   request.count = std::max<std::uint32_t>(spec.elements, 1);
-  request.cell_bytes = spec.cell_bytes;
+  request.cell_bytes = static_cast<std::uint16_t>(spec.cell_bytes);
   request.argument_bytes = spec.argument_bytes;
   request.retries = static_cast<std::uint16_t>(std::min(spec.retries, 0xffffU));
   request.timeout_ns = spec.timeout_ns;
@@ -134,6 +134,9 @@ TaskTicket Records::commit(const TaskDraft& draft, detail::TaskBaggage baggage) 
   std::uint32_t generation = request.generation.load(std::memory_order_relaxed) + 1;
   if (generation == 0) generation = 1;  // 0 would be no entry
   const std::lock_guard lock(mutex_);
+  request.number_low = static_cast<std::uint32_t>(next_number_);
+  request.number_high = static_cast<std::uint16_t>(next_number_ >> 32U);
+  next_number_ += request.count;
   if (!baggage.empty()) baggage_[draft.index] = std::move(baggage);
   // Released: the supervisor's audit reads the word first, then this.
   request.generation.store(generation, std::memory_order_release);

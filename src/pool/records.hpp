@@ -75,6 +75,7 @@ class Records {
   std::vector<std::uint32_t> free_;
   std::vector<detail::TaskTicket> abandoned_;  // released before their task ended
   std::size_t next_abandoned_ = 0;
+  std::uint64_t next_number_ = 0;  // of the next task
   std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
 };
 

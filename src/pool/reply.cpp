@@ -68,12 +68,14 @@ Death read_death(std::span<const std::byte> bytes) {
     wait_status = note.wait_status;
     death.fault_address = note.fault_address;
     death.attempts = static_cast<int>(note.attempts);
+    death.out_of_memory = note.out_of_memory == 1;
   } else {
     shm::CellDeathNote note{};
     std::memcpy(&note, bytes.data(), sizeof note);
     death.pid = note.pid;
     wait_status = note.wait_status;
-    death.attempts = note.attempts;
+    death.attempts = note.attempts & (shm::kCellOutOfMemory - 1);
+    death.out_of_memory = (note.attempts & shm::kCellOutOfMemory) != 0;
   }
   const auto status = sys::ExitStatus::from_wait_status(static_cast<int>(wait_status));
   death.signal = status.signal;

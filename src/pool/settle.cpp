@@ -41,6 +41,20 @@ bool Settler::is_task_of(std::uint32_t index, OwnerId worker) const noexcept {
   return is_claimed_by(word_of(view_.state(index)), worker);
 }
 
+bool Settler::has_task(OwnerId worker) const noexcept {
+  const RingEntry intent =
+      RingEntry::unpack(view_.desk(worker.slot).intent.load(std::memory_order_relaxed));
+  return intent.index < view_.records() && is_task_of(intent.index, worker);
+}
+
+void Settler::hand_on(OwnerId worker) noexcept {
+  const RingEntry intent =
+      RingEntry::unpack(view_.desk(worker.slot).intent.load(std::memory_order_relaxed));
+  if (has_task(worker) && !start_again(intent.index, worker, false)) {
+    end(intent.index, worker, false);
+  }
+}
+
 void Settler::settle_task_of(OwnerId worker, const WorkerDeath& death) noexcept {
   const std::uint32_t records = view_.records();
   const RingEntry intent =
@@ -98,7 +112,8 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
     if (start_again(index, worker)) return;
   }
   if (!word.settled && !word.expired) {
-    const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts, 0};
+    const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts,
+                              death.out_of_memory ? 1U : 0U};
     std::memcpy(state.reply.data(), &note, sizeof note);
     state.length = sizeof note;
     state.kind = ReplyKind::died;
@@ -138,8 +153,10 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
     kinds[element] = ReplyKind::expired;
     count_timed_out(view_);
   } else {
-    const shm::CellDeathNote note{death.pid, static_cast<std::uint16_t>(death.wait_status),
-                                  static_cast<std::uint16_t>(std::min(attempts, 0xffffU))};
+    const std::uint32_t counted = std::min<std::uint32_t>(attempts, shm::kCellOutOfMemory - 1U);
+    const shm::CellDeathNote note{
+        death.pid, static_cast<std::uint16_t>(death.wait_status),
+        static_cast<std::uint16_t>(counted | (death.out_of_memory ? shm::kCellOutOfMemory : 0U))};
     std::memcpy(cell, &note, sizeof note);
     kinds[element] = ReplyKind::died;
   }

@@ -14,6 +14,7 @@ struct WorkerDeath {
   std::int32_t pid = 0;
   std::uint32_t wait_status = 0;
   std::uint64_t fault_address = 0;
+  bool out_of_memory = false;
 };
 
 // Used by the supervisor alone, in a process that must not use the heap.
@@ -28,6 +29,11 @@ class Settler {
 
   // Ends the task that `worker` had, or starts it again if it has retries left.
   void settle_task_of(shm::OwnerId worker, const WorkerDeath& death) noexcept;
+
+  // Gives the chunk that `worker` has stopped at to another one.
+  void hand_on(shm::OwnerId worker) noexcept;
+  // Whether `worker` has a task, by its desk.
+  [[nodiscard]] bool has_task(shm::OwnerId worker) const noexcept;
 
   // Ends every task whose record makes no sense any more: it names another generation than the
   // request, or an owner that is no live worker or works on something else. Returns how many.

@@ -65,6 +65,8 @@ PoolStats read_stats(const PoolView& view, std::size_t workers, const NameOf& na
     const shm::WorkerRole role = view.entry(slot).role.load(std::memory_order_acquire);
     if (role == shm::WorkerRole::none || role == shm::WorkerRole::parked) continue;
     const std::uint32_t index = view.entry(slot).index.load(std::memory_order_relaxed);
+    // One that leaves has given its place up.
+    if (index >= workers) stats.done += view.desk(slot).done.load(std::memory_order_relaxed);
     if (index >= workers) continue;
     read_worker(view, slot, name_of, stats.workers[index]);
     stats.done += stats.workers[index].done;

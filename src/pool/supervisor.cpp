@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <string_view>
 
@@ -12,11 +13,13 @@
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
 #include "pool/task_clock.hpp"
+#include "pool/template.hpp"
 #include "pool/worker.hpp"
 #include "shm/owner_table.hpp"
 #include "shm/segment.hpp"
 #include "start/birth.hpp"
 #include "start/child_main.hpp"
+#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
@@ -39,6 +42,7 @@ constexpr std::int64_t kLongestBackOffNs = 1000 * kMs;
 constexpr std::int64_t kIdleBeforeTrimNs = 1000 * kMs;
 constexpr std::int64_t kGraceToLeaveNs = 5000 * kMs;  // exit handlers of a worker that may go
 constexpr std::int64_t kOrphanNs = 200 * kMs;
+constexpr std::int64_t kBetweenWatchesNs = 10 * kMs;
 
 // For the signal handlers.
 std::atomic<sys::FutexWord*> handler_control{nullptr};
@@ -76,12 +80,17 @@ enum class TenantState : std::uint8_t {
 
 struct Tenant {
   TenantState state = TenantState::none;
-  bool expected = false;  // its end is no death: it was told to leave
+  bool expected = false;       // its end is no death: it was told to leave
+  bool retiring = false;       // the same, once it has ended what it runs
+  bool set_up = false;         // nothing that goes before the first task can fail any more
+  bool handed_on = false;      // the chunk that it stopped at
+  bool out_of_memory = false;  // it is killed for that
   std::int32_t pid = 0;
   OwnerId id;
-  std::optional<OwnerId> member;   // its place in the family
-  bool announced = false;          // the warden knows of it
-  std::uint32_t index = kNoIndex;  // which worker it is; none: the spare
+  std::optional<OwnerId> member;      // its place in the family
+  bool announced = false;             // the warden knows of it
+  std::uint32_t index = kNoIndex;     // which worker it is; none: the spare, or one that retires
+  std::uint64_t memory_at_start = 0;  // its own
   StopWatch watch;
   sys::Fd pidfd;
 
@@ -95,6 +104,7 @@ struct Seat {
   std::uint16_t slot = 0;  // 0: vacant
   std::uint32_t restarts = 0;
   bool ever_held = false;
+  bool dormant = false;  // vacant for want of work
 };
 
 class Supervisor {
@@ -110,12 +120,18 @@ class Supervisor {
         settler_(view_, outbox_, retry_ring_),
         clock_(view_, start.grace_ns),
         idle_(view_),
+        setup_(*start.setup),
+        checks_setup_(setup_.initializer.thunk != 0 || setup_.prepare.thunk != 0 ||
+                      setup_.has_surroundings),
+        capacity_(std::max<std::uint32_t>(start.workers, kLeastCapacity)),
+        target_(start.workers),
         tenants_(static_cast<Tenant*>(sys::map_private(shm::kMaxSlots * sizeof(Tenant)))),
         seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
     const OwnerId me{shm::kSupervisorSlot, 1};
     inbox_.attach(view_.inbox(start.segment_fd, start.arena_limit_bytes), me);
     outbox_.attach(view_.outbox(start.segment_fd, start.arena_limit_bytes), me);
     retry_ring_.start(shm::kRetryRingLog);
+    out_of_memory_kills_ = count_out_of_memory_kills();
   }
 
   void run() noexcept {
@@ -129,11 +145,17 @@ class Supervisor {
       clock_.take_back_promise();
       look_at_lives();
       reap();
+      template_.listen();
       obey();
       look_at_clocks();
       answer_doubts();
-      if (ending_ && count_tenants() == 0) return end(final_condition_);
-      if (!ending_) fill_seats();
+      if (ending_ && count_tenants() == 0 && template_.pid() == 0) return end(final_condition_);
+      if (!ending_) {
+        grant_wishes();
+        answer_demand();
+        fill_seats();
+        watch_memory();
+      }
       trim();
       sleep(calls);
     }
@@ -149,13 +171,54 @@ class Supervisor {
       Tenant& tenant = tenants_[slot];
       if (tenant.state == TenantState::starting && is_prepared(tenant)) {
         tenant.state = TenantState::ready;
-        failures_ = 0;
+        if (!checks_setup_) failures_ = 0;
       }
+      if (checks_setup_ && tenant.at_work() && !tenant.set_up) look_at_setup(tenant);
       if (tenant.at_work()) look_for_report(tenant);
       const bool may_live = tenant.at_work() || tenant.state == TenantState::leaving ||
                             tenant.state == TenantState::reported;
       if (may_live) look_at_life(tenant);
     }
+  }
+
+  [[nodiscard]] shm::SetupStage stage_of_setup(const Tenant& tenant) const noexcept {
+    return view_.desk(tenant.id.slot).setup.load(std::memory_order_acquire);
+  }
+
+  void look_at_setup(Tenant& tenant) noexcept {
+    const shm::SetupStage stage = stage_of_setup(tenant);
+    if (stage == shm::SetupStage::failed) {
+      fail_setup(step_of(tenant), {tenant.pid}, &view_.note(tenant.id.slot));
+    }
+    // A spare has done all that it can do as yet, too.
+    if (tenant.state == TenantState::ready && stage != shm::SetupStage::failed &&
+        (stage == shm::SetupStage::over || tenant.index == kNoIndex)) {
+      failures_ = 0;
+    }
+    tenant.set_up = stage == shm::SetupStage::over;
+  }
+
+  [[nodiscard]] shm::SetupStep step_of(const Tenant& tenant) const noexcept {
+    return is_prepared(tenant) ? shm::SetupStep::prepare : shm::SetupStep::initializer;
+  }
+
+  // The pool ends, and its tasks are told why. What is in the note is input; nullptr: it died.
+  void fail_setup(shm::SetupStep step, const WorkerDeath& death,
+                  const shm::SetupNote* note) noexcept {
+    if (ending_) return;
+    shm::SetupCause& cause = header_.setup_cause;
+    cause.step = step;
+    cause.pid = death.pid;
+    cause.wait_status = death.wait_status;
+    cause.out_of_memory = death.out_of_memory ? 1 : 0;
+    cause.fault_address = death.fault_address;
+    cause.length = 0;
+    if (note != nullptr) {
+      const std::size_t length = note->length.load(std::memory_order_acquire);
+      cause.length = static_cast<std::uint32_t>(std::min(length, cause.exception.size()));
+      std::memcpy(cause.exception.data(), note->exception.data(), cause.length);
+    }
+    break_pool(PoolCondition::broken_setup);
   }
 
   [[nodiscard]] bool is_prepared(const Tenant& tenant) const noexcept {
@@ -187,7 +250,7 @@ class Supervisor {
     }
     if (tenant.at_work()) {
       mourn(tenant, {tenant.pid, static_cast<std::uint32_t>(*status),
-                     reported_crash(tenant).fault_address});
+                     reported_crash(tenant).fault_address, is_out_of_memory(tenant, *status)});
     }
     tenant.state = TenantState::dying;
   }
@@ -196,10 +259,13 @@ class Supervisor {
   // for it is not of its group.
   void end_group(const Tenant& tenant) const noexcept {
     sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
-    sys::kill_group(tenant.pid);
+    end_group_of(tenant.pid);
+  }
+  void end_group_of(int pid) const noexcept {
+    sys::kill_group(pid);
     warden::Announcement said;
     said.request = warden::Request::end_children;
-    said.parent_pid = tenant.pid;
+    said.parent_pid = pid;
     sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), -1, false);
   }
 
@@ -223,8 +289,12 @@ class Supervisor {
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
     if ((ending_ && !draining_) || tenant.expected) return;
+    if (tenant.retiring && death.wait_status == 0 && !settler_.has_task(tenant.id)) {
+      tenant.expected = true;
+      return;
+    }
     if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
-    if (!is_prepared(tenant)) note_failure();
+    if (!is_set_up(tenant)) note_failure(tenant, death);
     settler_.settle_task_of(tenant.id, death);
     if (tenant.index != kNoIndex) {
       seats_[tenant.index].slot = 0;
@@ -233,9 +303,71 @@ class Supervisor {
     ring_sleepers();
   }
 
-  void note_failure() noexcept {
+  [[nodiscard]] bool is_set_up(const Tenant& tenant) const noexcept {
+    if (!is_prepared(tenant)) return false;
+    return !checks_setup_ || tenant.set_up || stage_of_setup(tenant) != shm::SetupStage::running;
+  }
+
+  // It died before it could run a task.
+  void note_failure(const Tenant& tenant, const WorkerDeath& death) noexcept {
+    const bool in_setup = checks_setup_ && stage_of_setup(tenant) == shm::SetupStage::running;
+    note_failure(in_setup ? step_of(tenant) : shm::SetupStep::none, death);
+  }
+  // SIGKILL comes from outside, and may not come again.
+  void note_failure(shm::SetupStep step, const WorkerDeath& death) noexcept {
     back_off();
-    if (failures_ >= start_.restart_limit) break_pool(PoolCondition::broken_startup);
+    const bool too_often = failures_ >= start_.restart_limit;
+    if (step == shm::SetupStep::none) {
+      if (too_often) break_pool(PoolCondition::broken_startup);
+    } else if (too_often || death.out_of_memory || death.wait_status != sys::signal_number::kKill) {
+      fail_setup(step, death, nullptr);
+    }
+  }
+
+  // ---- memory
+
+  [[nodiscard]] std::uint64_t count_out_of_memory_kills() const noexcept {
+    if (setup_.memory_events.empty()) return 0;
+    return sys::labelled_number(setup_.memory_events.c_str(), "oom_kill").value_or(0);
+  }
+
+  [[nodiscard]] bool is_out_of_memory(const Tenant& tenant, int wait_status) noexcept {
+    constexpr int kSignalBits = 0x7f;
+    if ((wait_status & kSignalBits) != sys::signal_number::kKill) return false;
+    const std::uint64_t kills = count_out_of_memory_kills();
+    const bool by_kernel = kills > out_of_memory_kills_;
+    out_of_memory_kills_ = kills;
+    return by_kernel || tenant.out_of_memory;
+  }
+
+  // As long as somebody is at work.
+  void watch_memory() noexcept {
+    if (setup_.memory_limit_bytes == 0 || now_ < next_watch_ns_) return;
+    if (shared_.watch_wanted.load(std::memory_order_relaxed) == 0) return;
+    next_watch_ns_ = now_ + kBetweenWatchesNs;
+    if (look_at_memory()) return;
+    shared_.watch_wanted.store(0, std::memory_order_seq_cst);
+    if (look_at_memory()) shared_.watch_wanted.store(1, std::memory_order_relaxed);
+  }
+
+  // Whether anybody is at work. Who has too much memory is killed.
+  bool look_at_memory() noexcept {
+    bool at_work = false;
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      Tenant& tenant = tenants_[slot];
+      const bool idle =
+          view_.desk(slot).stage.load(std::memory_order_seq_cst) == shm::WorkerStage::idle;
+      if (!tenant.at_work() || (idle && is_set_up(tenant))) continue;
+      at_work = true;
+      const std::uint64_t own = sys::own_memory_of(tenant.pid).value_or(0);
+      if (own <= tenant.memory_at_start || tenant.out_of_memory ||
+          own - tenant.memory_at_start <= setup_.memory_limit_bytes) {
+        continue;
+      }
+      tenant.out_of_memory = true;
+      sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
+    }
+    return at_work;
   }
 
   void back_off() noexcept {
@@ -252,9 +384,11 @@ class Supervisor {
         if (tenants_[slot].used() && tenants_[slot].pid == pid) tenant = &tenants_[slot];
       }
       if (tenant != nullptr) end_group(*tenant);
+      if (pid == template_.pid()) end_group_of(pid);
       sys::ExitStatus status;
       if (sys::reap_child(pid, status) != 1) return;
       if (tenant != nullptr) bury(*tenant, status);
+      if (pid == template_.pid()) bury_template(status);
       // Its children, or those of an orphan that it was, are ours from now on.
       kill_orphans();
     }
@@ -263,7 +397,8 @@ class Supervisor {
   void bury(Tenant& tenant, const sys::ExitStatus& status) noexcept {
     const std::uint16_t slot = tenant.id.slot;
     const int wait_status = status.signal != 0 ? status.signal : status.code << 8;
-    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status), 0};
+    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status), 0,
+                            is_out_of_memory(tenant, wait_status)};
     const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
     if (unheard_of) {
       mourn(tenant, death);
@@ -287,6 +422,23 @@ class Supervisor {
     tenant = Tenant{};
     // At the end the tasks of the killed stay as they are: the caller knows why they never end.
     if (!expected && !ending_) doubt_shared_memory();
+  }
+
+  void bury_template(const sys::ExitStatus& status) noexcept {
+    const bool failed = view_.note(shm::kSupervisorSlot).length.load() != 0;
+    const bool was_ready = template_.state() == Template::State::ready;
+    const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
+                            false};
+    if (!template_announced_) announce(template_.pid(), template_.pidfd(), template_.member());
+    template_.gone();
+    if (ending_) return;
+    if (was_ready) {
+      back_off();  // it loads once more
+    } else if (failed) {
+      fail_setup(shm::SetupStep::preload, death, &view_.note(shm::kSupervisorSlot));
+    } else {
+      note_failure(shm::SetupStep::preload, death);
+    }
   }
 
   // The dead may have written anywhere that workers can write: what makes no sense is put right,
@@ -331,8 +483,13 @@ class Supervisor {
 
   void fill_seats() noexcept {
     if (now_ < next_start_ns_) return;
-    for (std::uint32_t index = 0; index < start_.workers; ++index) {
-      if (seats_[index].slot == 0 && !promote_spare(index) && !start_worker(index)) return;
+    if (needs_template() && template_.state() != Template::State::ready) {
+      if (template_.pid() == 0) start_template();
+      return;
+    }
+    for (std::uint32_t index = 0; index < target_; ++index) {
+      const Seat& seat = seats_[index];
+      if (seat.slot == 0 && !seat.dormant && !promote_spare(index) && !start_worker(index)) return;
     }
     // Parked, so that a dead worker's place is taken without the time of a fork.
     if (spare_ == 0) start_worker(kNoIndex);
@@ -359,6 +516,123 @@ class Supervisor {
     idle_.ring(slot);
   }
 
+  [[nodiscard]] bool needs_template() const noexcept { return setup_.preload.thunk != 0; }
+
+  void start_template() noexcept {
+    const std::optional<OwnerId> member = family_owners_.claim(sys::process_id());
+    if (template_.start(start_, member) < 0) {
+      if (member) family_owners_.release(*member);
+      back_off();
+      if (failures_ >= start_.restart_limit) break_pool(PoolCondition::broken_startup);
+      return;
+    }
+    if (member) family_owners_.settle(*member, template_.pid());
+    template_announced_ = announce(template_.pid(), template_.pidfd(), member);
+  }
+
+  // ---- how many workers
+
+  // What workers ask for by themselves. After all deaths are known: a spare is used as it is now.
+  void grant_wishes() noexcept {
+    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+      Tenant& tenant = tenants_[slot];
+      if (tenant.state != TenantState::ready || tenant.retiring || tenant.index == kNoIndex) {
+        continue;
+      }
+      const shm::LeaveWish wish = view_.desk(slot).wish.load(std::memory_order_acquire);
+      if (wish == shm::LeaveWish::yields && !tenant.handed_on) {
+        tenant.handed_on = true;
+        settler_.hand_on(tenant.id);
+        idle_.wake_one();
+      }
+      if (wish == shm::LeaveWish::worn || wish == shm::LeaveWish::yields) replace(tenant);
+      if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
+        Seat& seat = seats_[tenant.index];
+        retire(tenant);
+        seat.dormant = true;
+        header_.dormant.fetch_add(1, std::memory_order_relaxed);
+      }
+    }
+  }
+
+  // Once there is somebody for its place.
+  void replace(Tenant& tenant) noexcept {
+    if (spare_ == 0 || tenants_[spare_].state != TenantState::ready) return;
+    const std::uint32_t index = tenant.index;
+    retire(tenant);
+    promote_spare(index);
+  }
+
+  // It leaves when it has ended what it runs.
+  void retire(Tenant& tenant) noexcept {
+    seats_[tenant.index].slot = 0;
+    tenant.index = kNoIndex;
+    tenant.retiring = true;
+    shm::WorkerEntry& entry = view_.entry(tenant.id.slot);
+    entry.index.store(kNoIndex, std::memory_order_relaxed);
+    entry.role.store(WorkerRole::leaving, std::memory_order_seq_cst);
+    idle_.ring(tenant.id.slot);
+  }
+
+  [[nodiscard]] std::uint32_t count_active() const noexcept {
+    std::uint32_t count = 0;
+    for (std::uint32_t index = 0; index < target_; ++index) {
+      count += seats_[index].slot != 0 ? 1U : 0U;
+    }
+    return count;
+  }
+  [[nodiscard]] std::uint32_t least_workers() const noexcept {
+    return std::clamp<std::uint32_t>(setup_.min_workers, 1, target_);
+  }
+
+  // Tasks have found nobody to wake.
+  void answer_demand() noexcept {
+    const std::uint32_t demand = view_.caller().demand.load(std::memory_order_acquire);
+    std::uint32_t wanted = demand - answered_demand_;
+    answered_demand_ = demand;
+    for (std::uint32_t index = 0; index < target_ && wanted > 0; ++index) {
+      if (!seats_[index].dormant) continue;
+      wake_seat(seats_[index]);
+      --wanted;
+    }
+  }
+
+  void wake_seat(Seat& seat) noexcept {
+    seat.dormant = false;
+    header_.dormant.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  void obey_size() noexcept {
+    const std::uint32_t wanted = std::clamp<std::uint32_t>(
+        view_.caller().workers.load(std::memory_order_acquire), 1, capacity_);
+    if (wanted == target_) return;
+    for (std::uint32_t index = 0; index < std::max(wanted, target_); ++index) {
+      Seat& seat = seats_[index];
+      if (seat.dormant) wake_seat(seat);
+      if (index >= wanted && seat.slot != 0) retire(tenants_[seat.slot]);
+    }
+    target_ = wanted;
+  }
+
+  // A copy of this process, or of the template.
+  long copy_for_worker(const WorkerStart& worker, sys::Fd& pidfd) noexcept {
+    if (needs_template()) return template_.bear(worker.me, worker.member, pidfd);
+    // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
+    sys::SignalsBlocked blocked;
+    const long pid = sys::clone_quiet(pidfd, sys::signal_number::kChildEnded);
+    if (pid == 0) {
+      blocked.keep();
+      worker_main(worker);
+    }
+    return pid;
+  }
+
+  [[nodiscard]] std::uint64_t memory_of_a_copy() const noexcept {
+    if (setup_.memory_limit_bytes == 0) return 0;
+    const int of = needs_template() ? template_.pid() : sys::process_id();
+    return sys::own_memory_of(of).value_or(0);
+  }
+
   bool start_worker(std::uint32_t index) noexcept {
     const std::uint16_t slot = free_slot();
     if (slot == 0) return false;
@@ -368,17 +642,10 @@ class Supervisor {
     clear_desk(view_.desk(slot));
     shm::WorkerEntry& entry = view_.entry(slot);
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
-    const WorkerStart worker{
-        view_,  start_.segment_fd, start_.arena_limit_bytes, *id,
-        member, sys::process_id(), start_.fd_limit,          start_.process_name};
+    view_.note(slot).length.store(0, std::memory_order_relaxed);
+    const std::uint64_t memory = memory_of_a_copy();
     sys::Fd pidfd;
-    // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
-    sys::SignalsBlocked blocked;
-    const long pid = sys::clone_quiet(pidfd, sys::signal_number::kChildEnded);
-    if (pid == 0) {
-      blocked.keep();
-      worker_main(worker);
-    }
+    const long pid = copy_for_worker({start_, *id, member, sys::process_id()}, pidfd);
     if (pid < 0) {
       owners_.release(*id);
       if (member) family_owners_.release(*member);
@@ -402,7 +669,9 @@ class Supervisor {
     tenant.id = *id;
     tenant.member = member;
     tenant.announced = announced;
+    tenant.memory_at_start = memory;
     tenant.pidfd = std::move(pidfd);
+    if (setup_.memory_limit_bytes != 0) shared_.watch_wanted.store(1, std::memory_order_relaxed);
     if (index == kNoIndex) {
       spare_ = slot;
     } else {
@@ -458,6 +727,7 @@ class Supervisor {
   }
 
   [[nodiscard]] bool is_tenant(int pid) const noexcept {
+    if (pid == template_.pid()) return true;
     for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
       if (tenants_[slot].used() && tenants_[slot].pid == pid) return true;
     }
@@ -476,6 +746,7 @@ class Supervisor {
       sys::futex_wake(&start_.family->lives[shm::kWardenSlot].life.word, sys::kWakeAll);
       break_pool(PoolCondition::broken_family);
     }
+    if (!ending_) obey_size();
     if (order == PoolOrder::drain && !ending_ && settler_.all_done()) {
       ending_ = draining_ = true;
       kill_at_ns_ = now_ + kGraceToLeaveNs;
@@ -495,6 +766,7 @@ class Supervisor {
       signal_workers(sys::signal_number::kContinue);
     }
     if (order >= PoolOrder::kill && !ending_) ending_ = true;
+    if (ending_) template_.dismiss();
     if (ending_ && (order >= PoolOrder::kill || now_ >= kill_at_ns_)) {
       signal_workers(sys::signal_number::kKill);
       kill_at_ns_ = now_ + 100 * kMs;
@@ -513,6 +785,7 @@ class Supervisor {
     for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
       if (tenants_[slot].used()) sys::send_signal(tenants_[slot].pidfd.get(), signal);
     }
+    if (template_.pid() != 0) sys::send_signal(template_.pidfd(), signal);
   }
 
   void tell(PoolCondition condition) noexcept {
@@ -581,6 +854,10 @@ class Supervisor {
       words[count++] = {&life, expected};
     }
     if (ending_) wake_ns = std::min(wake_ns, kill_at_ns_);
+    if (!ending_ && shared_.watch_wanted.load(std::memory_order_relaxed) != 0 &&
+        setup_.memory_limit_bytes != 0) {
+      wake_ns = std::min(wake_ns, next_watch_ns_);
+    }
     if (!ending_ && next_start_ns_ > now_) wake_ns = std::min(wake_ns, next_start_ns_);
     if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
       wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
@@ -603,6 +880,12 @@ class Supervisor {
   Settler settler_;
   TaskClock clock_;
   IdleWorkers idle_;
+  const WorkerSetup& setup_;
+  const bool checks_setup_;
+  const std::uint32_t capacity_;  // the most workers that there may ever be
+  std::uint32_t target_;          // how many there are to be
+  Template template_;
+  bool template_announced_ = false;
   Tenant* tenants_;
   Seat* seats_;
   std::uint16_t top_slot_ = shm::kFirstWorkerSlot;  // slots from here on were never used
@@ -614,6 +897,9 @@ class Supervisor {
   std::int64_t next_trim_ns_ = 0;
   int quiet_trims_ = 0;
   std::uint32_t answered_doubts_ = 0;
+  std::uint32_t answered_demand_ = 0;
+  std::int64_t next_watch_ns_ = 0;
+  std::uint64_t out_of_memory_kills_ = 0;  // that are known, in our control group
 
   bool ending_ = false;
   bool draining_ = false;
@@ -644,16 +930,27 @@ struct SupervisorJob {
 
   static void run(detail::TaskFrame& frame) {
     // Both live as long as the process.
-    static const auto* const order =
-        new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
-    const int fd = start::passed_descriptors().at(0);
+    static auto* const order = new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
+    find_inner_threads();
+    // Its control group need not be the caller's.
+    order->setup.memory_events = sys::cgroup_memory_events();
+    const std::vector<int>& passed = start::passed_descriptors();
+    const int fd = passed.at(0);
+    std::array descriptors = {-1, -1, -1};
+    if (order->setup.has_surroundings) {
+      std::size_t next = 1;
+      descriptors[0] = passed.at(next++);
+      if (order->setup.has_output) descriptors[1] = passed.at(next++);
+      if (order->setup.has_errors) descriptors[2] = passed.at(next++);
+    }
     const PoolGeometry geometry =
         PoolGeometry::make(order->max_tasks, order->workers, order->payload_bytes);
     static const auto* const segment = new shm::Segment(sys::Fd(fd), geometry.end);
     warden::Family& family = *warden::Family::current();
     supervisor_main({PoolView(segment->base(), geometry), fd, order->arena_limit_bytes,
                      order->workers, order->restart_limit, &family.layout(), family.socket(),
-                     order->caller_pid, order->grace_ns, order->process_name.c_str(), 0, true});
+                     order->caller_pid, order->grace_ns, order->process_name.c_str(), 0, true,
+                     &order->setup, descriptors});
   }
 };
 
@@ -671,6 +968,8 @@ void clear_desk(shm::WorkerDesk& desk) noexcept {
   desk.done.store(0, std::memory_order_relaxed);
   desk.crash.store(shm::CrashReport::none, std::memory_order_relaxed);
   desk.prepared.store(0, std::memory_order_relaxed);
+  desk.setup.store(shm::SetupStage::none, std::memory_order_relaxed);
+  desk.wish.store(shm::LeaveWish::none, std::memory_order_relaxed);
 }
 
 void supervisor_main(const SupervisorStart& start) noexcept {
@@ -678,8 +977,15 @@ void supervisor_main(const SupervisorStart& start) noexcept {
   asked_to_end.store(false, std::memory_order_relaxed);
   // The rest is for the workers, which may want to start processes of their own.
   const warden::Family& family = *warden::Family::inherited();
-  const std::array keep = {start.segment_fd, start.warden_socket, family.segment_fd(),
-                           family.objects_fd(), family.warden_pidfd()};
+  const auto& [directory, output, errors] = start.descriptors;
+  const std::array keep = {start.segment_fd,
+                           start.warden_socket,
+                           family.segment_fd(),
+                           family.objects_fd(),
+                           family.warden_pidfd(),
+                           directory,
+                           output,
+                           errors};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,

@@ -31,8 +31,10 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
   PoolGeometry geometry;
   Divider divider;
   geometry.max_tasks = max_tasks;
-  // As many may be dying as work, and there is the spare.
+  // As many may be dying as work, and there is the spare. With so many at least, the idle bits of
+  // all lie in one word, and a small pool may grow.
   constexpr std::size_t kReserveSlots = 16;
+  workers = std::max(workers, kLeastCapacity);
   geometry.slots = static_cast<std::uint16_t>(
       std::min(shm::kFirstWorkerSlot + 2 * workers + kReserveSlots, shm::kMaxSlots));
   geometry.caller_header = divider.take(sizeof(shm::CallerHeader));
@@ -53,6 +55,7 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
   geometry.shared_header = divider.take(sizeof(shm::SharedHeader));
   geometry.lives = divider.take(shm::kMaxSlots * sizeof(shm::LifeCell));
   geometry.desks = divider.take(shm::kMaxSlots * sizeof(shm::WorkerDesk));
+  geometry.notes = divider.take(geometry.slots * sizeof(shm::SetupNote));
   geometry.states = divider.take(max_tasks * sizeof(shm::TaskState));
   geometry.completions = divider.take(sizeof(Cell) << shm::kCompletionRingLog);
   geometry.outbox_metadata = divider.take(arena_metadata);

@@ -19,13 +19,14 @@ struct Zone {
 
 // The offsets of everything in a segment of a given size. Computed by the caller, inherited by the
 // supervisor and the workers through fork; never read from shared memory.
+inline constexpr std::size_t kLeastCapacity = 23;  // workers that every pool has room for
 struct PoolGeometry {
   std::size_t max_tasks = 0;
   std::uint16_t slots = 0;  // of the caller, the supervisor, and of workers living or dying
   Zone caller_header, requests, doors, inbox_metadata, inbox_payload;
   std::array<Zone, shm::kPriorities> rings;
   Zone supervisor_header, owners, entries, retry_ring;
-  Zone shared_header, lives, desks, states, completions, outbox_metadata, outbox_payload;
+  Zone shared_header, lives, desks, notes, states, completions, outbox_metadata, outbox_payload;
   Zone caller_zone, supervisor_zone;  // what workers only read
   std::size_t end = 0;
 
@@ -64,6 +65,9 @@ class PoolView {
   }
   [[nodiscard]] shm::WorkerDesk& desk(std::uint16_t slot) const noexcept {
     return typed<shm::WorkerDesk>(geometry_.desks)[slot];
+  }
+  [[nodiscard]] shm::SetupNote& note(std::uint16_t slot) const noexcept {
+    return typed<shm::SetupNote>(geometry_.notes)[slot];
   }
   [[nodiscard]] sys::Atomic<std::uint64_t>* ring_cells(std::size_t priority) const noexcept {
     return typed<sys::Atomic<std::uint64_t>>(geometry_.rings[priority]);

@@ -83,13 +83,17 @@ void WorkSearch::make_room_known() noexcept {
   sys::futex_wake(&wanted, sys::kWakeAll);
 }
 
-void WorkSearch::wait(WorkerRole role) noexcept {
+void WorkSearch::pass_on() noexcept {
+  if (maybe_work()) idle_.wake_one();
+}
+
+void WorkSearch::wait(WorkerRole role, bool takes_tasks, std::int64_t until) noexcept {
   const std::int64_t start = sys::now_ns();
-  if (role == WorkerRole::active && most_looking_ > 0 && look()) {
+  if (role == WorkerRole::active && takes_tasks && most_looking_ > 0 && look()) {
     look_time_.learn(0);
     return;
   }
-  sleep(role);
+  sleep(role, takes_tasks, until);
   look_time_.learn(sys::now_ns() - start);
 }
 
@@ -101,8 +105,8 @@ bool WorkSearch::look() noexcept {
   return found || maybe_work();
 }
 
-void WorkSearch::sleep(WorkerRole role) noexcept {
-  const bool active = role == WorkerRole::active;
+void WorkSearch::sleep(WorkerRole role, bool takes_tasks, std::int64_t until) noexcept {
+  const bool active = role == WorkerRole::active && takes_tasks;
   // Acquired: who reads a new bell also reads the role that it was rung for.
   const std::uint32_t bell = desk_.bell.load(std::memory_order_acquire);
   if (active) idle_.start_sleeping(me_.slot);
@@ -112,7 +116,7 @@ void WorkSearch::sleep(WorkerRole role) noexcept {
     // A draining pool ends when nobody has anything left.
     const auto order = view_.caller().order.load(std::memory_order_seq_cst);
     if (order != shm::PoolOrder::run) call_supervisor(view_);
-    sys::futex_wait(&desk_.bell, bell, sys::kForever);
+    sys::futex_wait(&desk_.bell, bell, until);
   }
   if (active) idle_.stop_sleeping(me_.slot);
 }

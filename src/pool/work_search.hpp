@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/view.hpp"
 #include "start/look_time.hpp"
+#include "sys/clock.hpp"
 
 namespace brood::pool {
 
@@ -24,13 +26,19 @@ class WorkSearch {
   // Claims a task, if there is one that nobody has.
   bool take(shm::RingEntry& task) noexcept;
 
-  // Returns when there may be a task or a role other than `role`, or for no reason.
-  void wait(shm::WorkerRole role) noexcept;
+  // Returns when there may be a task (for one that takes them), a role other than `role`, at
+  // `until`, or for no reason.
+  void wait(shm::WorkerRole role, bool takes_tasks = true,
+            std::int64_t until = sys::kForever) noexcept;
+
+  // Wakes somebody else for what there may be to do: for a worker that takes no task any more.
+  void pass_on() noexcept;
 
   // The parts of wait: busily, as long as that has lately been worth it (false: found nothing), ...
   bool look() noexcept;
   // ... and asleep.
-  void sleep(shm::WorkerRole role) noexcept;
+  void sleep(shm::WorkerRole role, bool takes_tasks = true,
+             std::int64_t until = sys::kForever) noexcept;
 
  private:
   [[nodiscard]] bool maybe_work() noexcept {

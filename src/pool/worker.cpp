@@ -21,13 +21,17 @@
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/work_search.hpp"
+#include "pool/worker_context.hpp"
+#include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
 #include "start/child_main.hpp"
 #include "start/hooks.hpp"
 #include "start/process_name.hpp"
+#include "start/surroundings.hpp"
 #include "sys/clock.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
+#include "sys/procfs.hpp"
 #include "sys/signals.hpp"
 #include "warden/family.hpp"
 
@@ -36,6 +40,7 @@ namespace brood::pool {
 namespace {
 
 using shm::BlockRef;
+using shm::LeaveWish;
 using shm::ReplyKind;
 using shm::RingEntry;
 using shm::WorkerRole;
@@ -62,29 +67,43 @@ void report_crash(const sys::Crash& crash) {
 class Worker final : public detail::TaskFrame {
  public:
   explicit Worker(const WorkerStart& start) noexcept
-      : view_(start.view),
+      : view_(start.pool.view),
+        start_(start.pool),
+        setup_(*start.pool.setup),
+        wears_(setup_.max_tasks != 0 || setup_.recycle_above_bytes != 0),
         me_(start.me),
-        name_(start.process_name),
+        name_(start.pool.process_name),
         entry_(view_.entry(me_.slot)),
         desk_(view_.desk(me_.slot)),
         shared_(view_.shared()),
         search_(view_, me_) {
-    inbox_.attach(view_.inbox(start.segment_fd, start.arena_limit_bytes), me_);
-    outbox_.attach(view_.outbox(start.segment_fd, start.arena_limit_bytes), me_);
+    inbox_.attach(view_.inbox(start_.segment_fd, start_.arena_limit_bytes), me_);
+    outbox_.attach(view_.outbox(start_.segment_fd, start_.arena_limit_bytes), me_);
   }
 
-  void run() {
+  // The exit status.
+  int run() {
+    if (wears_) memory_at_start_ = own_memory();
+    if (!set_up([this] { initialize(); })) return 1;
+    if (setup_.prepare.thunk == 0) desk_.setup.store(shm::SetupStage::over);
     desk_.prepared.store(1, std::memory_order_release);
     call_supervisor(view_);
     for (;;) {
       const WorkerRole role = entry_.role.load(std::memory_order_acquire);
-      if (role == WorkerRole::leaving || unfit_) return;
-      if (role == WorkerRole::active && !named_) take_name();
+      if (role == WorkerRole::leaving || unfit_) {
+        // Whoever woke us for a task meant somebody who takes it.
+        if (named_) search_.pass_on();
+        return 0;
+      }
+      if (role == WorkerRole::active && !named_ && !take_place()) return 1;
       RingEntry task;
-      if (role == WorkerRole::active && search_.take(task)) {
+      if (role == WorkerRole::active && !is_worn() && search_.take(task)) {
+        if (wish_ != LeaveWish::none) wish(LeaveWish::none);
         run_task(task);
+        if (wears_ && wish_ == LeaveWish::none) look_for_wear();
+        if (setup_.idle_timeout_ns != 0) idle_since_ = sys::now_ns();
       } else {
-        search_.wait(role);
+        rest(role);
       }
     }
   }
@@ -113,6 +132,7 @@ class Worker final : public detail::TaskFrame {
   }
   void enter_user_code() noexcept override {
     in_user_code_ = true;
+    context_.number = request_->number() + element_;
     desk_.stage.store(WorkerStage::running, std::memory_order_relaxed);
   }
   void leave_user_code() noexcept override {
@@ -181,9 +201,15 @@ class Worker final : public detail::TaskFrame {
     }
     if (judgement != Judgement::again) end_element(index);
     desk_.stage.store(WorkerStage::claimed, std::memory_order_relaxed);
+    if (judgement != Judgement::again) {
+      element_ = index + 1;
+      ++served_;
+      if (wears_ && element_ < request_->count) yields_ = has_worn();
+    }
     begin_attempt();
     return judgement == Judgement::again ? detail::ElementEnd::again : detail::ElementEnd::next;
   }
+  [[nodiscard]] bool yields() const noexcept override { return yields_; }
 
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
     require_in_reach(inbox_, BlockRef{block});
@@ -211,7 +237,58 @@ class Worker final : public detail::TaskFrame {
     return cells_.subspan(std::size_t{index} * request_->cell_bytes, request_->cell_bytes);
   }
 
+  // ---- before the first task
+
+  // Has `step` done; false: it failed, and our note says how.
+  template <class Step>
+  bool set_up(Step&& step) noexcept {
+    desk_.setup.store(shm::SetupStage::running, std::memory_order_release);
+    try {
+      step();
+    } catch (...) {
+      end_if_forked();
+      write_note(view_.note(me_.slot));
+      desk_.setup.store(shm::SetupStage::failed, std::memory_order_release);
+      call_supervisor(view_);
+      return false;
+    }
+    end_if_forked();
+    return true;
+  }
+
+  void initialize() {
+    if (setup_.has_surroundings) take_surroundings();
+    limit_inner_threads(setup_);
+    become_worker(view_.caller().seed, setup_.share);
+    if (setup_.initializer.thunk != 0) run_setup_call(setup_.initializer);
+  }
+
+  void take_surroundings() const {
+    start::StartDescriptors wanted;
+    const auto& [directory, output, errors] = start_.descriptors;
+    wanted.directory.reset(directory);
+    wanted.output = output;
+    wanted.errors = errors;
+    start::take_descriptors(wanted);
+    for (const int fd : {output, errors}) {
+      if (fd > 2) sys::close_fd(fd);
+    }
+    start::take_limits(setup_.surroundings);
+    start::take_on(setup_.surroundings);
+  }
+
   // A spare learns which worker it is when it is needed.
+  bool take_place() noexcept {
+    take_name();
+    context_.index = entry_.index.load(std::memory_order_relaxed);
+    idle_since_ = sys::now_ns();
+    if (setup_.prepare.thunk == 0) return true;
+    if (!set_up([this] { run_setup_call(setup_.prepare); })) return false;
+    desk_.setup.store(shm::SetupStage::over, std::memory_order_release);
+    call_supervisor(view_);
+    return true;
+  }
+
   void take_name() noexcept {
     std::array<char, 64> name;
     std::snprintf(name.data(), name.size(), "%s/%u", name_,
@@ -228,6 +305,57 @@ class Worker final : public detail::TaskFrame {
     call_supervisor(view_);
   }
 
+  // ---- leaving in good time
+
+  void wish(LeaveWish what) noexcept {
+    wish_ = what;
+    desk_.wish.store(what, std::memory_order_release);
+    if (what != LeaveWish::none) call_supervisor(view_);
+  }
+  // Takes no task any more.
+  [[nodiscard]] bool is_worn() const noexcept { return wish_ > LeaveWish::idle; }
+
+  [[nodiscard]] static std::uint64_t own_memory() noexcept {
+    return sys::own_memory_of(sys::process_id()).value_or(0);
+  }
+
+  [[nodiscard]] bool has_worn() noexcept {
+    if (setup_.max_tasks != 0 && served_ >= setup_.max_tasks) return true;
+    if (setup_.recycle_above_bytes == 0) return false;
+    // Reading it takes as long as some tasks.
+    constexpr std::int64_t kBetweenLooksNs = 1'000'000;
+    const std::int64_t now = sys::now_ns();
+    return now - memory_looked_at_ >= kBetweenLooksNs && has_grown(now);
+  }
+  [[nodiscard]] bool has_grown(std::int64_t now) noexcept {
+    memory_looked_at_ = now;
+    return own_memory() > memory_at_start_ + setup_.recycle_above_bytes;
+  }
+  void look_for_wear() noexcept {
+    if (has_worn()) wish(LeaveWish::worn);
+  }
+
+  void rest(WorkerRole role) noexcept {
+    const bool may_serve = role == WorkerRole::active && !is_worn();
+    if (may_serve && setup_.recycle_above_bytes != 0 && served_ != served_at_look_) {
+      served_at_look_ = served_;
+      if (has_grown(sys::now_ns())) return wish(LeaveWish::worn);
+    }
+    const bool times = may_serve && setup_.idle_timeout_ns != 0 && wish_ == LeaveWish::none;
+    const std::int64_t until = times ? idle_since_ + setup_.idle_timeout_ns : sys::kForever;
+    search_.wait(role, !is_worn(), until);
+    if (times && sys::now_ns() >= until) wish(LeaveWish::idle);
+  }
+
+  // So that the supervisor looks at our memory from now on.
+  void want_watch() noexcept {
+    // Both seq_cst: either it sees us at work, or we see that it has stopped looking.
+    desk_.stage.store(WorkerStage::claimed, std::memory_order_seq_cst);
+    if (shared_.watch_wanted.load(std::memory_order_seq_cst) != 0) return;
+    shared_.watch_wanted.store(1, std::memory_order_relaxed);
+    call_supervisor(view_);
+  }
+
   // ---- running a task
 
   // A task that forks and lets the copy return would have two workers under one name.
@@ -236,7 +364,13 @@ class Worker final : public detail::TaskFrame {
   }
 
   void run_task(RingEntry task) noexcept {
-    desk_.stage.store(WorkerStage::claimed, std::memory_order_relaxed);
+    if (setup_.memory_limit_bytes != 0) {
+      want_watch();
+    } else {
+      desk_.stage.store(WorkerStage::claimed, std::memory_order_relaxed);
+    }
+    yields_ = false;
+    element_ = 0;
     request_ = &view_.request(task.index);
     state_ = &view_.state(task.index);
     in_user_code_ = false;
@@ -256,9 +390,18 @@ class Worker final : public detail::TaskFrame {
         desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
         fail_task();
         failed_ = true;
+        yields_ = false;
       }
+      if (yields_) break;
     } while (!conclude());
     running_.store(nullptr, std::memory_order_relaxed);
+    context_.number.reset();
+    if (yields_) {
+      // It stays ours until the supervisor gives it to another.
+      end_attempt();
+      return wish(LeaveWish::yields);
+    }
+    if (!request_->cells) ++served_;
     desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
   }
@@ -418,6 +561,7 @@ class Worker final : public detail::TaskFrame {
     }
     kinds_ = reinterpret_cast<ReplyKind*>(cells_.data() + cells_bytes);
     first_ = std::min(state_->progress.load(std::memory_order_acquire), request_->count);
+    element_ = first_;
     state_->kind = ReplyKind::cells;
   }
 
@@ -484,6 +628,10 @@ class Worker final : public detail::TaskFrame {
   }
 
   PoolView view_;
+  const SupervisorStart& start_;
+  const WorkerSetup& setup_;
+  const bool wears_;
+  WorkerContext& context_ = worker_context();
   const std::uint64_t token_ = sys::process_token();
   shm::OwnerId me_;
   const char* name_;
@@ -496,6 +644,13 @@ class Worker final : public detail::TaskFrame {
   WorkSearch search_;
   std::unordered_map<std::uint64_t, std::shared_ptr<const void>> bound_;
 
+  LeaveWish wish_ = LeaveWish::none;
+  std::uint64_t served_ = 0;  // tasks, and elements of map
+  std::uint64_t served_at_look_ = 0;
+  std::uint64_t memory_at_start_ = 0;
+  std::int64_t memory_looked_at_ = 0;
+  std::int64_t idle_since_ = 0;
+
   // Of the task being run:
   const shm::TaskRequest* request_ = nullptr;
   shm::TaskState* state_ = nullptr;
@@ -505,7 +660,9 @@ class Worker final : public detail::TaskFrame {
   ReplyKind* kinds_ = nullptr;
   bool cells_out_of_reach_ = false;
   std::uint32_t first_ = 0;
-  BlockRef block_;  // allocated for the reply, still ours
+  BlockRef block_;             // allocated for the reply, still ours
+  std::uint32_t element_ = 0;  // that is next
+  bool yields_ = false;
   bool in_user_code_ = false;
   bool failed_ = false;  // the attempt ended with an exception
 
@@ -522,14 +679,23 @@ Worker* the_worker = nullptr;
 
 }  // namespace
 
-void worker_main(const WorkerStart& start) noexcept {
+void become_pool_process(const SupervisorStart& start, int supervisor_pid,
+                         std::optional<shm::OwnerId> member, int line) noexcept {
   sys::die_with_parent();
   // The supervisor may have died before that took effect.
-  if (sys::parent_id() != start.supervisor_pid) sys::exit_now(0);
+  if (sys::parent_id() != supervisor_pid) sys::exit_now(0);
 
   const warden::Family& family = *warden::Family::inherited();
-  const std::array keep = {start.segment_fd, family.segment_fd(), family.objects_fd(),
-                           family.socket(), family.warden_pidfd()};
+  const auto& [directory, output, errors] = start.descriptors;
+  const std::array keep = {start.segment_fd,
+                           family.segment_fd(),
+                           family.objects_fd(),
+                           family.socket(),
+                           family.warden_pidfd(),
+                           directory,
+                           output,
+                           errors,
+                           line};
   start::become_child({.process_name = start.process_name,
                        .close_fds = true,
                        .keep = keep,
@@ -542,22 +708,27 @@ void worker_main(const WorkerStart& start) noexcept {
   for (const Zone& zone : {geometry.caller_zone, geometry.supervisor_zone}) {
     if (sys::make_read_only(start.view.at(zone.offset), zone.bytes) < 0) sys::exit_now(1);
   }
-  warden::Family::remain_in_worker(start.member.value_or(shm::OwnerId{}), start.member.has_value());
+  warden::Family::remain_in_worker(member.value_or(shm::OwnerId{}), member.has_value());
+}
 
+void worker_main(const WorkerStart& start) noexcept {
+  become_pool_process(start.pool, start.supervisor_pid, start.member);
+  const PoolView& view = start.pool.view;
   crash_pid = sys::process_id();
-  crash_desk = &start.view.desk(start.me.slot);
-  crash_view = &start.view;
+  crash_desk = &view.desk(start.me.slot);
+  crash_view = &view;
   sys::on_crash(report_crash);
-  sys::hold_until_death(start.view.owners().life(start.me.slot));
+  sys::hold_until_death(view.owners().life(start.me.slot));
 
   // On the heap: a task that ends the process by exit() must not destroy it.
   auto* worker = new (std::nothrow) Worker(start);
   if (worker == nullptr) sys::exit_now(1);
   the_worker = worker;
-  start::set_process_name(start.process_name);
+  start::set_process_name(start.pool.process_name);
   start::run_after_fork_actions();
-  worker->run();
-  start::leave_child(0);
+  const int status = worker->run();
+  destroy_worker_states();
+  start::leave_child(status);
 }
 
 }  // namespace brood::pool

@@ -3,22 +3,23 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 
+#include "pool/supervisor.hpp"
 #include "pool/view.hpp"
 
 namespace brood::pool {
 
 struct WorkerStart {
-  PoolView view;
-  int segment_fd = -1;
-  std::size_t arena_limit_bytes = 0;
+  const SupervisorStart& pool;
   shm::OwnerId me;
   std::optional<shm::OwnerId> member;  // its place in the family, if there was one
   int supervisor_pid = 0;
-  std::uint64_t fd_limit = 0;  // soft limit on descriptors
-  const char* process_name = "";
 };
+
+// First thing in a process that runs the user's code for the supervisor: signals, descriptors,
+// group; and from then on it can write only what a worker has to. `line` is kept open, too.
+void become_pool_process(const SupervisorStart& start, int supervisor_pid,
+                         std::optional<shm::OwnerId> member, int line = -1) noexcept;
 
 // The life of a worker, in a process just forked; never returns.
 [[noreturn]] void worker_main(const WorkerStart& start) noexcept;

@@ -9,8 +9,8 @@
 //   supervisor zone   written by the pool's supervisor
 //       SupervisorHeader | owner words | WorkerEntry[] | retry ring
 //   shared zone       written by all of them; whatever is read from here is input
-//       SharedHeader | life cells | WorkerDesk[] | TaskState[max_tasks] | completion ring |
-//       outbox arena (results)
+//       SharedHeader | life cells | WorkerDesk[] | SetupNote[] | TaskState[max_tasks] |
+//       completion ring | outbox arena (results)
 // (PoolView in pool/view.hpp says at which offsets.)
 //
 // Glossary
@@ -61,6 +61,9 @@
 //   phase claimed  =>  the owner's desk names the record as its intent (written before the claim)
 //   phase done, not settled  =>  kind, length and reply are final
 //   progress <= request.count; elements below it are final
+//   desk.wish yields  =>  the desk's task is claimed by it and stands still: only the supervisor
+//                         gives it to another
+//   setup_cause is final before condition says broken_setup
 #pragma once
 
 #include <array>
@@ -160,7 +163,7 @@ struct DeathNote {
   std::uint32_t wait_status;  // as wait() tells it
   std::uint64_t fault_address;
   std::uint32_t attempts;
-  std::uint32_t reserved;
+  std::uint32_t out_of_memory;  // 1: it died for want of memory
 };
 static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
 
@@ -168,8 +171,9 @@ static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
 struct CellDeathNote {
   std::int32_t pid;
   std::uint16_t wait_status;
-  std::uint16_t attempts;
+  std::uint16_t attempts;  // and kCellOutOfMemory
 };
+inline constexpr std::uint16_t kCellOutOfMemory = 0x8000;
 static_assert(sizeof(CellDeathNote) == 8);
 
 // How often an element was started that always took too long, in its 8-byte cell.
@@ -191,20 +195,25 @@ enum class TaskFlag : std::uint16_t {
 struct alignas(64) TaskRequest {
   sys::Atomic<std::uint32_t> generation;
   std::uint32_t thunk;
-  std::uint32_t count;       // elements: 1 for submit
-  std::uint32_t cell_bytes;  // map only
-  BlockRef arguments;        // inbox; none: inline
-  BlockRef cells;            // outbox; map only: count cells of cell_bytes, then count ReplyKinds
+  std::uint32_t count;        // elements: 1 for submit
+  std::uint16_t cell_bytes;   // map only
+  std::uint16_t number_high;  // bits 32-47 of number()
+  BlockRef arguments;         // inbox; none: inline
+  BlockRef cells;             // outbox; map only: count cells of cell_bytes, then count ReplyKinds
   std::uint64_t argument_bytes;
   std::uint16_t retries;
   std::uint16_t flags;  // TaskFlag
-  std::uint32_t reserved;
+  std::uint32_t number_low;
   std::int64_t timeout_ns;   // of each run of each element
   std::int64_t deadline_ns;  // of all, waiting included
   std::array<std::byte, kInlineArgumentBytes> inline_arguments;
 
   [[nodiscard]] bool has(TaskFlag flag) const noexcept {
     return (flags & static_cast<std::uint16_t>(flag)) != 0;
+  }
+  // How many tasks and elements the pool was given before this one or its first element.
+  [[nodiscard]] std::uint64_t number() const noexcept {
+    return std::uint64_t{number_high} << 32U | number_low;
   }
 };
 static_assert(sizeof(TaskRequest) == 128 && offsetof(TaskRequest, inline_arguments) == 64);
@@ -279,6 +288,11 @@ struct CallerHeader {
   sys::Atomic<std::uint64_t> door_id;  // random: what the names of the doors begin with
   // The earliest deadline of tasks that may be waiting; one that is over may be replaced.
   sys::Atomic<std::int64_t> deadline_ns;
+  std::uint64_t seed;                  // what task_seed() follows from
+  sys::Atomic<std::uint32_t> workers;  // how many there are to be
+  // Counts tasks that found no worker to wake, while some workers' seats are empty for want of
+  // work.
+  sys::Atomic<std::uint32_t> demand;
 };
 
 // ---- the supervisor zone
@@ -289,6 +303,30 @@ enum class PoolCondition : std::uint32_t {
   ended = 2,           // no worker is left and none will come
   broken_startup = 3,  // workers die before their first task
   broken_family = 4,   // the warden is gone
+  broken_setup = 5,    // see setup_cause
+};
+
+// ---- what goes before the first task
+
+enum class SetupStep : std::uint32_t { none = 0, preload = 1, initializer = 2, prepare = 3 };
+
+// What failed, and how: as an EncodedException, or as a death.
+inline constexpr std::size_t kSetupNoteBytes = 496;
+struct SetupCause {
+  SetupStep step;
+  std::uint32_t length;  // of `exception`; 0: the process died
+  std::int32_t pid;
+  std::uint32_t wait_status;
+  std::uint64_t fault_address;
+  std::uint32_t out_of_memory;
+  std::array<std::byte, kSetupNoteBytes> exception;
+};
+
+// What a process of the pool tells of the exception that its setup ended with. The template has
+// the supervisor's. `length` is written last.
+struct alignas(64) SetupNote {
+  sys::Atomic<std::uint32_t> length;
+  std::array<std::byte, kSetupNoteBytes> exception;
 };
 
 // A head hint: position in bits 0-47, in 48-63 the low bits of the epoch it was written in. After
@@ -318,6 +356,9 @@ struct SupervisorHeader {
   sys::Atomic<std::uint64_t> retired_done;  // tasks done by workers that are gone
   // Counts deaths and repairs after which the completion ring may lack a task.
   sys::Atomic<std::uint64_t> lost_completions;
+  // Seats that are empty for want of work.
+  alignas(64) sys::Atomic<std::uint32_t> dormant;
+  SetupCause setup_cause;
 };
 
 enum class WorkerRole : std::uint32_t {
@@ -374,6 +415,8 @@ struct SharedHeader {
   sys::Atomic<std::uint64_t> timed_out;  // tasks and elements that ended by a time limit
   // Somebody waits for room in the queue of tasks; 1: the next claim is to wake it.
   sys::FutexWord room_wanted;
+  // 1: workers may be at work, so that the supervisor looks at their memory from time to time.
+  sys::Atomic<std::uint32_t> watch_wanted;
   alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
@@ -393,6 +436,22 @@ enum class CrashReport : std::uint32_t {
   final = 2,  // the thread that runs tasks is in the handler: its task can be settled
 };
 
+// Of what runs before the first task.
+enum class SetupStage : std::uint32_t {
+  none = 0,
+  running = 1,
+  failed = 2,  // the note of its slot says how
+  over = 3,    // all of it
+};
+
+// What a worker that has a place asks the supervisor for. It goes on only if told to leave.
+enum class LeaveWish : std::uint32_t {
+  none = 0,
+  idle = 1,    // to leave, if it is not needed
+  worn = 2,    // to be replaced; takes no task any more
+  yields = 3,  // the same, with a task to be given to another
+};
+
 struct alignas(64) WorkerDesk {
   sys::FutexWord bell;  // the worker sleeps on it
   sys::Atomic<WorkerStage> stage;
@@ -402,8 +461,10 @@ struct alignas(64) WorkerDesk {
   sys::Atomic<CrashReport> crash;
   std::int32_t crash_signal;
   std::uint64_t crash_address;
-  // Ready to work: its preparation is over.
+  // Ready to work: its initializer is over.
   sys::Atomic<std::uint32_t> prepared;
+  sys::Atomic<SetupStage> setup;
+  sys::Atomic<LeaveWish> wish;
   // When the task or element it runs will have run for too long; 0: it runs none that is limited.
   sys::Atomic<std::int64_t> limit_ns;
 };

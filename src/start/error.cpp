@@ -12,6 +12,7 @@ std::string WorkerDied::describe(const Death& death) {
   } else {
     text += " exited with status " + std::to_string(death.exit_code);
   }
+  if (death.out_of_memory) text += " for want of memory";
   if (!death.task.empty()) text += " while it ran " + death.task;
   if (death.attempts > 1) text += " (attempt " + std::to_string(death.attempts) + ")";
   return text;

@@ -90,7 +90,7 @@ struct Mount {
 
 // "36 35 98:0 /root /point rw,noatime master:1 - type source options": the optional fields before
 // the dash may be any number.
-std::optional<Mount> parse_mount(std::string_view line) {
+std::optional<Mount> parse_mount(std::string_view line, std::string_view controller) {
   take(line, ' ');
   take(line, ' ');
   take(line, ' ');
@@ -102,20 +102,21 @@ std::optional<Mount> parse_mount(std::string_view line) {
   take(line, ' ');
   if (point.empty()) return std::nullopt;
   if (type == "cgroup2") return Mount{Version::v2, unescaped(root), unescaped(point)};
-  if (type == "cgroup" && lists(line, "cpu")) {
+  if (type == "cgroup" && lists(line, controller)) {
     return Mount{Version::v1, unescaped(root), unescaped(point)};
   }
   return std::nullopt;
 }
 
 // "0::/path" in version 2, "4:cpu,cpuacct:/path" in version 1; the path may hold colons.
-std::optional<GroupPath> own_group(std::string_view cgroup, Version version) {
+std::optional<GroupPath> own_group(std::string_view cgroup, Version version,
+                                   std::string_view controller) {
   while (!cgroup.empty()) {
     std::string_view line = take(cgroup, '\n');
     const std::string_view number = take(line, ':');
     const std::string_view controllers = take(line, ':');
-    const bool wanted =
-        version == Version::v2 ? number == "0" && controllers.empty() : lists(controllers, "cpu");
+    const bool wanted = version == Version::v2 ? number == "0" && controllers.empty()
+                                               : lists(controllers, controller);
     if (wanted) return GroupPath::parse(line);
   }
   return std::nullopt;
@@ -182,9 +183,9 @@ std::optional<std::uint64_t> cgroup_cpus(std::string_view mountinfo, std::string
                                          const FileReader& read) {
   std::optional<std::uint64_t> least;
   while (!mountinfo.empty()) {
-    const std::optional<Mount> mount = parse_mount(take(mountinfo, '\n'));
+    const std::optional<Mount> mount = parse_mount(take(mountinfo, '\n'), "cpu");
     if (!mount) continue;
-    const std::optional<GroupPath> mine = own_group(cgroup, mount->version);
+    const std::optional<GroupPath> mine = own_group(cgroup, mount->version, "cpu");
     if (!mine) continue;
     const std::optional<std::uint64_t> limit = least_below(*mount, *mine, read);
     if (limit) least = std::min(least.value_or(*limit), *limit);
@@ -198,6 +199,27 @@ std::optional<std::uint64_t> cgroup_cpus() {
   if (!mountinfo || !cgroup) return std::nullopt;
   return cgroup_cpus(*mountinfo, *cgroup,
                      [](const std::string& path) { return read_whole_file(path.c_str()); });
+}
+
+std::string cgroup_memory_events() {
+  const std::optional<std::string> mountinfo = read_whole_file("/proc/self/mountinfo");
+  const std::optional<std::string> cgroup = read_whole_file("/proc/self/cgroup");
+  if (!mountinfo || !cgroup) return {};
+  std::string_view lines = *mountinfo;
+  while (!lines.empty()) {
+    const std::optional<Mount> mount = parse_mount(take(lines, '\n'), "memory");
+    if (!mount) continue;
+    const std::optional<GroupPath> mine = own_group(*cgroup, mount->version, "memory");
+    const std::optional<GroupPath> root = GroupPath::parse(mount->root);
+    if (!mine || !root) continue;
+    const auto names = way_down(*root, *mine);
+    if (!names) continue;
+    std::string path = mount->point == "/" ? "" : mount->point;
+    for (const std::string_view name : *names) path.append("/").append(name);
+    path += mount->version == Version::v2 ? "/memory.events" : "/memory.oom_control";
+    if (labelled_number(path.c_str(), "oom_kill")) return path;
+  }
+  return {};
 }
 
 }  // namespace brood::sys

@@ -1,4 +1,5 @@
-// What the processor quotas of control groups leave to a process. Unlike the rest of src/sys it
+// What control groups say of a process: the processor time that their quotas leave it, and where
+// its deaths for want of memory are counted. Unlike the rest of src/sys it
 // allocates, and may throw std::bad_alloc; nothing that it reads makes it throw.
 #pragma once
 
@@ -22,5 +23,9 @@ std::optional<std::uint64_t> cgroup_cpus(std::string_view mountinfo, std::string
 
 // Of the calling process.
 std::optional<std::uint64_t> cgroup_cpus();
+
+// The file that counts, as "oom_kill N", processes of the caller's group that the kernel has killed
+// for want of memory; empty: there is none that can be read.
+std::string cgroup_memory_events();
 
 }  // namespace brood::sys

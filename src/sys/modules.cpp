@@ -1,5 +1,6 @@
 #include "sys/modules.hpp"
 
+#include <dlfcn.h>
 #include <link.h>
 
 #include <algorithm>
@@ -56,6 +57,10 @@ std::vector<Module> loaded_modules() {
   std::vector<Module> modules;
   ::dl_iterate_phdr(add_module, &modules);
   return modules;
+}
+
+AnyFunction find_function(const char* name) noexcept {
+  return reinterpret_cast<AnyFunction>(::dlsym(RTLD_DEFAULT, name));
 }
 
 }  // namespace brood::sys

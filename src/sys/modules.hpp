@@ -17,4 +17,8 @@ struct Module {
 // May throw std::bad_alloc.
 std::vector<Module> loaded_modules();
 
+// The function of that name in what is loaded; nullptr: there is none.
+using AnyFunction = void (*)();
+AnyFunction find_function(const char* name) noexcept;
+
 }  // namespace brood::sys

@@ -148,23 +148,33 @@ void kill_and_reap(long pid) noexcept {
 }
 }  // namespace
 
-long clone_quiet(Fd& pidfd, int exit_signal) noexcept {
+namespace {
+long clone_with(clone_args& args) noexcept {
   const LibcThread thread = LibcThread::find();
-  int fd = -1;
-  clone_args args{};
-  args.flags = CLONE_PIDFD;
-  args.pidfd = reinterpret_cast<std::uintptr_t>(&fd);
-  args.exit_signal = static_cast<std::uint64_t>(exit_signal);
   if (thread.tid != nullptr) {
     args.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
     args.child_tid = reinterpret_cast<std::uintptr_t>(thread.tid);
   }
   const long pid = call(SYS_clone3, &args, sizeof args);
-  if (pid < 0) return pid;
-  if (pid == 0) {
-    thread.repair_in_child();
-    return 0;
-  }
+  if (pid == 0) thread.repair_in_child();
+  return pid;
+}
+}  // namespace
+
+long clone_sibling() noexcept {
+  clone_args args{};
+  args.flags = CLONE_PARENT;  // the exit signal is then the caller's own
+  return clone_with(args);
+}
+
+long clone_quiet(Fd& pidfd, int exit_signal) noexcept {
+  int fd = -1;
+  clone_args args{};
+  args.flags = CLONE_PIDFD;
+  args.pidfd = reinterpret_cast<std::uintptr_t>(&fd);
+  args.exit_signal = static_cast<std::uint64_t>(exit_signal);
+  const long pid = clone_with(args);
+  if (pid <= 0) return pid;
   fd = above_streams(fd);
   if (fd < 0) {
     kill_and_reap(pid);
@@ -288,6 +298,12 @@ int peek_ended_child() noexcept {
   const long result =
       call_restarting(SYS_waitid, P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL, nullptr);
   return result < 0 ? static_cast<int>(result) : info.si_pid;
+}
+
+bool is_child(int pid) noexcept {
+  siginfo_t info{};
+  return call_restarting(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL,
+                         nullptr) >= 0;
 }
 
 int reap_child(int pid, ExitStatus& status) noexcept { return reap_by(P_PID, pid, status); }

@@ -14,7 +14,7 @@ int parent_id() noexcept;
 // How many threads this process has, or -errno.
 int thread_count() noexcept;
 
-// The three copies of the calling process. Each returns the child's id in the parent (with a
+// The copies of the calling process. Each returns the child's id in the parent (with a
 // pidfd of it in `pidfd`), 0 in the child, or -errno.
 //
 // clone_quiet: by default the child ends without a signal and is invisible to the host's wait(-1);
@@ -31,6 +31,10 @@ long fork_loud(Fd& pidfd) noexcept;
 // subreaper or by init, which reaps it. (If that is the caller itself, the child is as loud as
 // that of fork_loud.)
 long fork_orphan(Fd& pidfd) noexcept;
+
+// clone_sibling: as clone_quiet, but the child is a child of the caller's parent, ends with the
+// signal that the caller ends with, and the caller gets its number alone.
+long clone_sibling() noexcept;
 
 // What a process and its reaped children have used, as the kernel counts it at their end.
 struct UsageAtEnd {
@@ -70,6 +74,8 @@ int send_signal(int pidfd, int signal) noexcept;
 // reaped yet; 0: none has; -errno (-ECHILD: there is none). Then reap_child: as reap().
 int peek_ended_child() noexcept;
 int reap_child(int pid, ExitStatus& status) noexcept;
+// Whether it is a child of the caller's that was not reaped.
+bool is_child(int pid) noexcept;
 
 // Makes the caller the first of a process group, whose number is its own.
 void lead_process_group() noexcept;

@@ -99,6 +99,43 @@ std::optional<UsageNow> usage_of(int pid) noexcept {
                   stat.number(kFieldResidentPages) * page_bytes};
 }
 
+std::optional<std::uint64_t> own_memory_of(int pid) noexcept {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d/statm", pid);
+  // "size resident shared ...", in pages.
+  char text[256];
+  const long length = read_small_file(path, text);
+  if (length <= 0) return std::nullopt;
+  std::uint64_t numbers[3]{};
+  const char* at = text;
+  for (std::uint64_t& number : numbers) {
+    const auto [next, error] = std::from_chars(at, text + length, number);
+    if (error != std::errc{}) return std::nullopt;
+    at = next < text + length ? next + 1 : next;
+  }
+  const std::uint64_t own = numbers[1] - std::min(numbers[1], numbers[2]);
+  return own * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::optional<std::uint64_t> labelled_number(const char* path, std::string_view label) noexcept {
+  char text[4096];
+  const long length = read_small_file(path, text);
+  if (length <= 0) return std::nullopt;
+  std::string_view rest(text, static_cast<std::size_t>(length));
+  while (!rest.empty()) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+    if (!line.starts_with(label) || line.size() <= label.size() || line[label.size()] != ' ') {
+      continue;
+    }
+    std::uint64_t number = 0;
+    const char* const first = line.data() + label.size() + 1;
+    const auto [end, error] = std::from_chars(first, line.data() + line.size(), number);
+    if (error == std::errc{} && end == line.data() + line.size()) return number;
+  }
+  return std::nullopt;
+}
+
 void signal_children(int signal, bool (*spare)(int pid, void* context), void* context) noexcept {
   char path[64];
   const int self = process_id();

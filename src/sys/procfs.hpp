@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace brood::sys {
@@ -26,6 +27,14 @@ struct UsageNow {
   std::uint64_t rss_bytes = 0;
 };
 std::optional<UsageNow> usage_of(int pid) noexcept;
+
+// Its resident memory without what it shares with files and shared memory. Uses no heap. nullopt:
+// it is gone, or the system hides it.
+std::optional<std::uint64_t> own_memory_of(int pid) noexcept;
+
+// The number after `label` in a small file of lines "label number", as the kernel writes many. Uses
+// no heap. nullopt: there is none.
+std::optional<std::uint64_t> labelled_number(const char* path, std::string_view label) noexcept;
 
 // Who a process belongs to, its effective user; UINT32_MAX: unknown, or there is none.
 std::uint32_t user_of(int pid) noexcept;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdlib>
 #include <string_view>
 
 #include "sys/fd.hpp"
@@ -104,6 +105,8 @@ void replace_environment(std::vector<std::string> entries) {
   *pointers = std::move(fresh);
   environ = pointers->data();
 }
+
+bool has_variable(const char* name) noexcept { return std::getenv(name) != nullptr; }
 
 int exec_same_program(std::span<const std::string> arguments) {
   const std::vector<char*> pointers = pointers_to(arguments);

@@ -33,6 +33,8 @@ int set_niceness(int value) noexcept;
 std::vector<std::string> environment();
 void replace_environment(std::vector<std::string> entries);
 
+bool has_variable(const char* name) noexcept;
+
 // Starts this program afresh in this process: its file as it was when this process was started,
 // also if another has its name by now. -errno if that fails.
 int exec_same_program(std::span<const std::string> arguments);

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <filesystem>
@@ -220,6 +221,93 @@ TEST_F(SupervisorStepTest, WhileItStartsTheTaskOfADeadWorkerAgain) {
 }
 TEST_F(SupervisorStepTest, WhileItReplacesAnIdleWorker) {
   step_while_recovering("supervisor: an idle worker died", 0, true);
+}
+
+// ---- recycling, and pools with a template
+
+// A worker that was told to leave has gone, and another has its place.
+int recycle_when_told(const Gate& gate) {
+  PoolOptions options;
+  options.workers = 1;
+  options.max_tasks_per_worker = 2;
+  Pool pool(options);
+  pool.apply([] { board->pid.store(getpid()); });
+  say("ready");
+  gate.pass();
+  say(outcome_of([&] { HOST_CHECK(pool.apply(twice, 2) == 4); }));
+  gate.pass();
+  say(outcome_of([&] { pool.apply(twice, 1); }));
+  gate.pass();
+  return 0;
+}
+
+TEST_F(ServiceStepTest, TheSupervisorWhileItReplacesAWorkerThatIsWorn) {
+  program_ = recycle_when_told;
+  service_ = supervisor_of;
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [](const Host& host) {
+    if (runs(board->pid.load())) return false;
+    const auto processes = host.family();
+    return std::ranges::all_of(processes, [](const ProcessInfo& p) { return is_at_rest(p.pid); });
+  };
+  expected_ = {{"value", "BrokenPool"}, {"BrokenPool"}};
+  sweep("supervisor: a worker is worn");
+}
+
+int use_a_template(const Gate& gate) {
+  PoolOptions options;
+  options.workers = 1;
+  options.preload = {twice, 1};
+  options.initializer = {twice, 2};
+  Pool pool(options);
+  auto future = pool.submit(wait_to_be_killed);
+  HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+  say("ready");
+  say(outcome_of([&] { future.get(); }));
+  gate.pass();
+  say(outcome_of([&] { HOST_CHECK(pool.apply(twice, 1) == 2); }));
+  gate.pass();
+  return 0;
+}
+
+class TemplateStepTest : public ServiceStepTest {
+ protected:
+  TemplateStepTest() {
+    program_ = use_a_template;
+    trigger_ = [this](Host& /*host*/) {
+      supervisor_ = supervisor_of_victim();
+      victim_ = board->pid.load();
+      kill(victim_, SIGKILL);
+    };
+    // Template, worker, spare.
+    is_over_ = [this](const Host& /*host*/) {
+      if (look_at(victim_) || workers_of(supervisor_) != 3) return false;
+      return std::ranges::all_of(children_of(supervisor_),
+                                 [](const ProcessInfo& p) { return is_at_rest(p.pid); });
+    };
+  }
+  static int supervisor_of_victim() { return look_at(board->pid.load())->parent; }
+
+  int supervisor_ = 0;
+  int victim_ = 0;
+};
+
+TEST_F(TemplateStepTest, TheSupervisorWhileItHasAWorkerMade) {
+  service_ = supervisor_of;
+  expected_ = {{"WorkerDied", "BrokenPool"}, {"BrokenPool"}};
+  sweep("supervisor: a worker from a template");
+}
+
+// It loads again, and the pool goes on.
+TEST_F(TemplateStepTest, TheTemplateWhileItMakesAWorker) {
+  service_ = [](const Host& /*host*/) {
+    for (const ProcessInfo& process : children_of(supervisor_of_victim())) {
+      if (process.name.find('/') == std::string::npos) return process.pid;
+    }
+    return 0;
+  };
+  expected_ = {{"WorkerDied"}, {"value"}};
+  sweep("template: a worker is wanted");
 }
 
 // ---- the keeper

@@ -51,6 +51,9 @@ std::vector<Sweep> all_sweeps() {
   constexpr auto kProcess = Role::process;
   add({"Work", work}, {kHost, kWarden, kSupervisor, kWorker});
   add({"Map", map_strings}, {kHost, kSupervisor, kWorker});
+  add({"SetUpAndRecycling", set_up_and_recycle}, {kHost, kWarden, kSupervisor, kWorker});
+  add({"Preload", preload_a_pool}, {kHost, kSupervisor, kWorker});
+  add({"Resizing", resize_and_shrink}, {kHost, kSupervisor, kWorker});
   add({"LargeValues", send_much}, {kHost, kSupervisor, kWorker});
   add({"Deaths", die_and_go_on}, {kHost, kWarden, kSupervisor, kWorker});
   add({"Terminate", terminate_at_work}, {kHost, kWarden, kSupervisor, kWorker});

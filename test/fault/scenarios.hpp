@@ -132,9 +132,10 @@ inline void check_accounts(std::size_t workers) {
 // Runs `body` on a pool of its own. If a call that failed cost it a result, the pool does its work
 // all the same, or says that it can't.
 template <class Body>
-void with_pool(std::size_t workers, Body&& body) {
+void with_pool(const PoolOptions& options, Body&& body) {
   FaultyKernel::next_child_is(Role::supervisor);
-  Pool pool(forked_pool(workers));
+  Pool pool(options);
+  const std::size_t workers = options.workers;
   std::exception_ptr error;
   try {
     body(pool);
@@ -147,6 +148,11 @@ void with_pool(std::size_t workers, Body&& body) {
     REQUIRE_RIGHT(pool.join_for(kHangGuard / 2));
   }
   if (error != nullptr) std::rethrow_exception(error);
+}
+
+template <class Body>
+void with_pool(std::size_t workers, Body&& body) {
+  with_pool(forked_pool(workers), body);
 }
 
 // ---- scenarios of pools
@@ -172,6 +178,44 @@ inline void map_strings() {
     for (const std::string& result : pool.map(longer, texts)) {
       REQUIRE_RIGHT(result.size() == 3000);
     }
+  });
+}
+
+// With all that goes before the first task, and workers that leave after a few.
+inline void set_up_and_recycle() {
+  PoolOptions options = forked_pool(2);
+  options.initializer = {longer, std::string("text")};
+  options.prepare = {twice, 2};
+  options.max_tasks_per_worker = 3;
+  options.recycle_above_bytes = std::uint64_t{1} << 40U;
+  options.memory_limit_bytes = std::uint64_t{1} << 40U;
+  options.worker.nice = 1;
+  with_pool(options, [](Pool& pool) {
+    const std::vector<int> numbers(12, 4);
+    for (const int n : pool.map(twice, numbers, {.chunk_size = 6})) REQUIRE_RIGHT(n == 8);
+    for (int i = 0; i < 8; ++i) REQUIRE_RIGHT(pool.apply(twice, i) == 2 * i);
+  });
+}
+
+// The template counts as a worker, and those that it makes as nobody.
+inline void preload_a_pool() {
+  PoolOptions options = forked_pool(2);
+  options.preload = {longer, std::string("text")};
+  options.max_tasks_per_worker = 3;
+  with_pool(options, [](Pool& pool) {
+    for (int i = 0; i < 8; ++i) REQUIRE_RIGHT(pool.apply(twice, i) == 2 * i);
+  });
+}
+
+inline void resize_and_shrink() {
+  PoolOptions options = forked_pool(2);
+  options.idle_timeout = 1ms;
+  with_pool(options, [](Pool& pool) {
+    for (int i = 0; i < 6; ++i) {
+      pool.resize(1 + static_cast<std::size_t>(i) % 3);
+      REQUIRE_RIGHT(pool.apply(twice, i) == 2 * i);
+    }
+    pool.resize(2);
   });
 }
 

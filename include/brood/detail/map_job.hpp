@@ -150,7 +150,7 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
         }
         end = frame.finish_element(index);
       }
-      if (end == ElementEnd::stop) return;
+      if (end == ElementEnd::stop || frame.yields()) return;
     }
   }
 

@@ -139,6 +139,7 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // Gives the record up; of a task that has not ended, when it has.
   virtual void release(TaskTicket task) noexcept = 0;
 
+  virtual void resize(std::size_t workers) = 0;
   virtual void close() noexcept = 0;
   virtual void terminate() noexcept = 0;
   // True: all processes of the pool have ended.
