@@ -119,6 +119,20 @@ TEST_P(WorkerLifeTest, CloseRightAfterSubmittingRunsAll) {
   for (int i = 0; i < 30; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), 2 * i);
 }
 
+TEST_P(WorkerLifeTest, NoReplacementEscapesTheEndOfThePool) {
+  for (int round = 0; round < 10; ++round) {
+    PoolOptions options = with(2);
+    options.max_tasks_per_worker = 1;
+    if (round % 2 == 0) options.preload = {twice, 1};
+    Pool pool(options);
+    std::vector<Future<int>> futures;
+    for (int i = 0; i < 30; ++i) futures.push_back(pool.submit(twice, i));
+    EXPECT_EQ(futures[static_cast<std::size_t>(round)].get(), 2 * round);
+    pool.terminate();
+    EXPECT_TRUE(pool.join_for(kHangGuard));
+  }
+}
+
 TEST_P(WorkerLifeTest, AmongDeathsEachTaskStillHasItsOutcome) {
   PoolOptions options = with(2);
   options.max_tasks_per_worker = 2;

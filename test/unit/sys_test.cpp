@@ -12,10 +12,14 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -393,6 +397,61 @@ TEST(SysProcfsTest, UsageIsThatOfTheProcess) {
 }
 
 // ---- children
+
+TEST(SysProcfsTest, OwnMemoryIsWhatIsNotShared) {
+  constexpr std::size_t kBytes = std::size_t{16} << 20U;
+  const auto grown_by = [&](int flags) {
+    const std::uint64_t before = own_memory_of(getpid()).value();
+    void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+    std::memset(memory, 1, kBytes);
+    const std::uint64_t after = own_memory_of(getpid()).value();
+    munmap(memory, kBytes);
+    return after > before ? after - before : 0;
+  };
+  EXPECT_GT(grown_by(MAP_PRIVATE), kBytes * 3 / 4);
+  EXPECT_LT(grown_by(MAP_SHARED), kBytes / 4);
+  EXPECT_FALSE(own_memory_of(INT_MAX));
+}
+
+TEST(SysProcfsTest, ALabelledNumberIsFoundByItsWholeLabel) {
+  const std::string path = "/tmp/brood-labels-" + std::to_string(getpid());
+  std::ofstream(path) << "oom 3\noom_kill_disable 0\noom_kill 12\nmax many\n";
+  EXPECT_EQ(labelled_number(path.c_str(), "oom_kill"), 12U);
+  EXPECT_EQ(labelled_number(path.c_str(), "oom"), 3U);
+  EXPECT_EQ(labelled_number(path.c_str(), "max"), std::nullopt);
+  EXPECT_EQ(labelled_number(path.c_str(), "low"), std::nullopt);
+  std::remove(path.c_str());
+  EXPECT_EQ(labelled_number(path.c_str(), "oom"), std::nullopt);
+}
+
+TEST(SysProcessTest, ASiblingIsAChildOfOnesParent) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  Fd pidfd;
+  const long child = clone_quiet(pidfd);
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const long sibling = clone_sibling();
+    if (sibling == 0) exit_now(7);
+    static_cast<void>(!write(ends[1], &sibling, sizeof sibling));
+    exit_now(is_child(static_cast<int>(sibling)) ? 1 : 0);
+  }
+  long sibling = 0;
+  ASSERT_EQ(read(ends[0], &sibling, sizeof sibling), static_cast<ssize_t>(sizeof sibling));
+  ASSERT_GT(sibling, 0);
+  EXPECT_TRUE(is_child(static_cast<int>(sibling)));
+  ExitStatus status;
+  EXPECT_EQ(has_ended(pidfd.get(), kForever), 1);
+  EXPECT_EQ(reap(pidfd.get(), status), 1);
+  EXPECT_EQ(status.code, 0);
+  const Fd other(open_pidfd(static_cast<int>(sibling)));
+  EXPECT_EQ(has_ended(other.get(), kForever), 1);
+  EXPECT_EQ(reap_child(static_cast<int>(sibling), status), 1);
+  EXPECT_EQ(status.code, 7);
+  EXPECT_FALSE(is_child(static_cast<int>(sibling)));
+  close(ends[0]);
+  close(ends[1]);
+}
 
 TEST(SysProcessTest, AQuietChildIsInvisibleToWaitAndIsReapedByItsPidfd) {
   Fd pidfd;
