@@ -112,7 +112,7 @@ TEST(TaskTest, OnlyAPendingTaskIsClaimed) {
 
 TEST(TaskTest, OnlyAClaimedTaskIsFinished) {
   only_from(TaskPhase::claimed, in_phase(TaskPhase::done),
-            [](TaskState& s) { return finish_task(s, kWorker); });
+            [](TaskState& s) { return finish_task(s, kWorker).done; });
 }
 
 TEST(TaskTest, OnlyAClaimedTaskIsReturned) {
