@@ -8,15 +8,12 @@
 #include <type_traits>
 #include <utility>
 
+#include "brood/continuation.hpp"
 #include "brood/detail/completion.hpp"
 #include "brood/detail/pool_core.hpp"
 #include "brood/result.hpp"
 
 namespace brood {
-
-namespace detail {
-struct FutureAccess;
-}  // namespace detail
 
 // What became of a task submitted to a pool.
 //
@@ -35,7 +32,7 @@ struct FutureAccess;
 //
 // What the task did before it returned is visible to whoever got its result.
 template <class R>
-class [[nodiscard]] Future {
+class [[nodiscard]] Future : public detail::Continuable<Future<R>, R> {
  public:
   Future() noexcept = default;
   Future(Future&& other) noexcept
@@ -139,6 +136,15 @@ class [[nodiscard]] Future {
   Future(std::shared_ptr<detail::PoolCore> core, detail::TaskTicket task) noexcept
       : core_(std::move(core)), task_(task) {}
 
+  bool wait_before(detail::DeadlineNs deadline) const {
+    require_valid();
+    return core_->wait(task_, deadline);
+  }
+  void on_end(detail::LoopCore& loop, Posted job) const {
+    // By value: this may be gone before the call has returned.
+    loop.when_ended(std::shared_ptr(core_), task_, std::move(job));
+  }
+
   void require_valid() const {
     if (core_ == nullptr)
       throw Error("brood: get() was already called, or this future is empty or moved from");
@@ -190,21 +196,5 @@ class [[nodiscard]] Future {
   std::shared_ptr<detail::PoolCore> core_;
   detail::TaskTicket task_;
 };
-
-namespace detail {
-
-// What a Future names, for those who wait for several.
-struct FutureAccess {
-  template <class F>
-  static const std::shared_ptr<PoolCore>& core(const F& future) noexcept {
-    return future.core_;
-  }
-  template <class F>
-  static TaskTicket task(const F& future) noexcept {
-    return future.task_;
-  }
-};
-
-}  // namespace detail
 
 }  // namespace brood

@@ -22,6 +22,7 @@
 #include "brood/detail/map_job.hpp"
 #include "brood/future.hpp"
 #include "brood/imap.hpp"
+#include "brood/map_future.hpp"
 #include "brood/pool_options.hpp"
 #include "brood/start_method.hpp"
 #include "brood/worker.hpp"
@@ -140,6 +141,18 @@ class Pool {
     return mapped<detail::Spread>(f, range, options).collect_results(deadline_of(options));
   }
 
+  // The same without waiting, but for up to 2 ms to find the size of chunks (MapOptions): all
+  // elements are submitted, and their results come when they are asked for. The timeout is that of
+  // get().
+  template <class F, std::ranges::input_range Range>
+  auto map_async(F&& f, Range&& range, const MapOptions& options = {}) {
+    return promised<detail::AsOne>(f, range, options);
+  }
+  template <class F, std::ranges::input_range Range>
+  auto starmap_async(F&& f, Range&& range, const MapOptions& options = {}) {
+    return promised<detail::Spread>(f, range, options);
+  }
+
   // f(first[i], others[i]...) for each i, as with the slices of one or several Arrays; what f
   // returns is dropped. Throws Error if the ranges are not of one length, and what map() throws.
   template <class F, std::ranges::random_access_range First,
@@ -161,15 +174,27 @@ class Pool {
   }
 
   // As map(), but elements are read from the range only a bounded number ahead of the results that
-  // are asked for: the range may be endless. chunk_size is 1 unless given; MapOptions::timeout
+  // are asked for, four chunks a worker: the range may be endless. Chunks have chunk_size elements;
+  // unless given, one at first, and up to 1,024 if they take little time. MapOptions::timeout
   // limits the wait for each result. imap_results() gives outcomes instead of throwing.
   template <class F, std::ranges::input_range Range>
   auto imap(F&& f, Range&& range, const MapOptions& options = {}) {
-    return lazily<false>(f, std::forward<Range>(range), options);
+    return lazily<false, true>(f, std::forward<Range>(range), options);
   }
   template <class F, std::ranges::input_range Range>
   auto imap_results(F&& f, Range&& range, const MapOptions& options = {}) {
-    return lazily<true>(f, std::forward<Range>(range), options);
+    return lazily<true, true>(f, std::forward<Range>(range), options);
+  }
+
+  // The same, with the results of whatever chunk ends first; index() of imap_unordered_results()'
+  // outcomes tells the place. What reading the range throws comes after all that was read before.
+  template <class F, std::ranges::input_range Range>
+  auto imap_unordered(F&& f, Range&& range, const MapOptions& options = {}) {
+    return lazily<false, false>(f, std::forward<Range>(range), options);
+  }
+  template <class F, std::ranges::input_range Range>
+  auto imap_unordered_results(F&& f, Range&& range, const MapOptions& options = {}) {
+    return lazily<true, false>(f, std::forward<Range>(range), options);
   }
 
   // No more tasks are taken; those submitted are run. Never blocks.
@@ -233,11 +258,19 @@ class Pool {
     return detail::MapCall<Job>(core_, f, options.chunk_size, range);
   }
 
-  template <bool as_results, class F, class Range>
+  template <class How, class F, class Range>
+  auto promised(F& f, Range&& range, const MapOptions& options) {
+    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
+    const detail::DeadlineNs limit = deadline_of(options);
+    return MapFuture<typename Job::Result>(
+        std::make_unique<detail::MapCall<Job>>(core_, f, options.chunk_size, range), limit);
+  }
+
+  template <bool as_results, bool ordered, class F, class Range>
   auto lazily(F& f, Range&& range, const MapOptions& options) {
     using View = std::views::all_t<Range>;
     using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<View>>;
-    using Source = detail::LazyMap<Job, View>;
+    using Source = detail::LazyMap<Job, View, ordered>;
     static_assert(as_results || !std::is_void_v<typename Job::Result>,
                   "brood: imap() of a function without a result: take imap_results() or map()");
     return LazyResults<Source, typename Job::Result, as_results>(

@@ -100,7 +100,9 @@ struct TaskOptions {
 };
 
 struct MapOptions {
-  std::size_t chunk_size = 0;  // elements that go to a worker at once; 0: automatic
+  // Elements that go to a worker at once. 0: so many that they take it about 1.5 ms, which is tried
+  // first with small chunks, for up to 2 ms; long ones go one by one.
+  std::size_t chunk_size = 0;
   std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
 };
 

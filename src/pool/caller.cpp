@@ -277,6 +277,15 @@ class PoolCaller final : public detail::PoolCore {
     return *watches_;
   }
 
+  [[nodiscard]] bool is_pending(TaskTicket task) const noexcept override {
+    return word_of(task).phase == TaskPhase::pending;
+  }
+
+  [[nodiscard]] std::uint32_t elements_done(TaskTicket task) const noexcept override {
+    if (!is_mine() || word_of(task).generation != task.generation) return 0;
+    return view_.state(task.index).progress.load(std::memory_order_acquire);
+  }
+
   [[nodiscard]] std::chrono::microseconds busy_time(TaskTicket task) const noexcept override {
     if (!has_ended(task)) return {};
     const std::uint32_t busy =

@@ -76,8 +76,14 @@ class Collector final : public CompletionCore, private CompletionSink {
     const std::int64_t start = sys::now_ns();
     auto tag = deadline > start ? take_until(start, deadline, idle) : std::nullopt;
     if (deadline > start) look_time_.learn(sys::now_ns() - start);
+    if (!tag && empty()) forget_pools();
     if (!tag) settle_descriptor();
     return tag;
+  }
+
+  void forget_pools() noexcept override {
+    const auto all = cores();
+    for (const auto& [core, source] : *all) drop(core.get());
   }
 
   void wake() noexcept override {
@@ -266,7 +272,7 @@ class Collector final : public CompletionCore, private CompletionSink {
     }
   }
 
-  // A pool that is over, once all it had has been reported.
+  // Unless something of it is waited for.
   void drop(const PoolCore* core) noexcept {
     std::shared_ptr<PoolCore> dropped;  // freed without the lock
     std::shared_ptr<const Cores> before;

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <memory>
@@ -139,12 +141,30 @@ TEST_P(MapFamilyTest, ImapGivesResultsInOrderAndReadsOnlyABitAhead) {
   int read = 0;
   auto endless = std::views::iota(0) | std::views::transform([&read](int n) { return ++read, n; });
   int expected = 0;
-  for (const int n : pool.imap([](int v) { return v * 2; }, endless)) {
+  for (const int n : pool.imap([](int v) { return v * 2; }, endless, {.chunk_size = 1})) {
     EXPECT_EQ(n, 2 * expected);
     if (++expected == 100) break;
   }
   EXPECT_GE(read, 100);
   EXPECT_LE(read, 100 + 2 * 4 + 1) << "four chunks a worker";
+}
+
+TEST_P(MapFamilyTest, ChunksOfImapGrowWhileElementsAreQuickAndStayBounded) {
+  Pool pool(with(2));
+  int read = 0;
+  auto endless = std::views::iota(0) | std::views::transform([&read](int n) { return ++read, n; });
+  auto results = pool.imap([](int v) { return v * 2; }, endless);
+  EXPECT_EQ(results.next(), 0);
+  EXPECT_LE(read, 2 * 4 + 2) << "one by one at first";
+  int expected = 1;
+  int most_ahead = 0;
+  while (expected < 50'000) {
+    EXPECT_EQ(results.next(), 2 * expected);
+    ++expected;
+    most_ahead = std::max(most_ahead, read - expected);
+  }
+  EXPECT_GT(most_ahead, 2 * 4 + 1);
+  EXPECT_LE(most_ahead, 2 * 4 * 1024 + 1024);
 }
 
 TEST_P(MapFamilyTest, ImapOfAnythingByAnyChunk) {
@@ -273,6 +293,169 @@ TEST_P(MapFamilyTest, AClosedPoolEndsImapWhereItStands) {
     }
   }
   EXPECT_EQ(values, 4U) << "those read ahead";
+}
+
+// ---- in whatever order
+
+TEST_P(MapFamilyTest, ImapUnorderedGivesFirstWhatEndsFirst) {
+  Pool pool(with(2));
+  Event gate;
+  std::vector<int> got;
+  std::vector<std::pair<Event, int>> work;
+  for (int i = 0; i < 40; ++i) work.emplace_back(gate, i);
+  auto results = pool.imap_unordered(
+      [](const std::pair<Event, int>& element) {
+        if (element.second == 0) element.first.wait();
+        return element.second;
+      },
+      work, {.chunk_size = 1});
+  for (int i = 0; i < 39; ++i) got.push_back(results.next().value());
+  EXPECT_EQ(std::ranges::count(got, 0), 0);
+  gate.set();
+  EXPECT_EQ(results.next(), 0);
+  EXPECT_EQ(results.next(), std::nullopt);
+  std::ranges::sort(got);
+  for (int i = 0; i < 39; ++i) EXPECT_EQ(got[static_cast<std::size_t>(i)], i + 1);
+}
+
+TEST_P(MapFamilyTest, ImapUnorderedOfAnythingByAnyChunk) {
+  Pool pool(with(2));
+  for (const std::size_t chunk : {0U, 1U, 7U, 1000U}) {
+    std::vector<bool> seen(1000);
+    for (const int n : pool.imap_unordered([](int v) { return v; }, std::views::iota(0, 1000),
+                                           {.chunk_size = chunk})) {
+      EXPECT_FALSE(seen[static_cast<std::size_t>(n)]);
+      seen[static_cast<std::size_t>(n)] = true;
+    }
+    EXPECT_EQ(std::ranges::count(seen, true), 1000);
+  }
+  auto none = pool.imap_unordered(halve, std::vector<int>{});
+  EXPECT_EQ(none.next(), std::nullopt);
+}
+
+TEST_P(MapFamilyTest, ImapUnorderedOfAnEndlessRangeReadsOnlyABitAhead) {
+  Pool pool(with(2));
+  int read = 0;
+  auto endless = std::views::iota(0) | std::views::transform([&read](int n) { return ++read, n; });
+  int count = 0;
+  for (const int n : pool.imap_unordered([](int v) { return v * 2; }, endless, {.chunk_size = 1})) {
+    EXPECT_EQ(n % 2, 0);
+    if (++count == 100) break;
+  }
+  EXPECT_LE(read, 100 + 2 * 4 + 1);
+}
+
+TEST_P(MapFamilyTest, ErrorsOfImapUnorderedHaveTheirPlacesAndThoseOfTheInputComeLast) {
+  Pool pool(with(2));
+  for (int round = 0; round < 10; ++round) {
+    auto broken = std::views::iota(10, 100) | std::views::transform([](int n) {
+                    if (n == 20) throw std::length_error("unreadable");
+                    return n;
+                  });
+    std::vector<std::size_t> wrong;
+    std::size_t count = 0;
+    for (const Result<int>& result : pool.imap_unordered_results(halve, broken)) {
+      ++count;
+      if (result) continue;
+      wrong.push_back(result.index());
+      if (count != 11) continue;
+      EXPECT_EQ(result.index(), 10U);
+      EXPECT_THROW(static_cast<void>(result.value()), std::length_error);
+    }
+    EXPECT_EQ(count, 11U);
+    std::ranges::sort(wrong);
+    EXPECT_EQ(wrong, (std::vector<std::size_t>{1, 3, 5, 7, 9, 10}));
+  }
+}
+
+TEST_P(MapFamilyTest, WorkersKilledAmidImapUnorderedCostTheirElements) {
+  Pool pool(with(2));
+  std::size_t died = 0;
+  std::size_t values = 0;
+  for (const Result<int>& result : pool.imap_unordered_results(
+           [](int n) {
+             if (n % 50 == 49) kill(getpid(), SIGKILL);
+             return n;
+           },
+           std::views::iota(0, 500))) {
+    if (result) {
+      ++values;
+    } else {
+      ++died;
+      EXPECT_EQ(result.index() % 50, 49U);
+      EXPECT_THROW(static_cast<void>(result.value()), WorkerDied);
+    }
+  }
+  EXPECT_EQ(died, 10U);
+  EXPECT_EQ(values, 490U);
+}
+
+TEST_P(MapFamilyTest, ATimeoutOfImapUnorderedMayBeFollowedByTheResult) {
+  Pool pool(with(1));
+  Event gate;
+  auto results = pool.imap_unordered([](const Event& e) { return e.wait(), 1; }, std::vector{gate},
+                                     {.timeout = 5ms});
+  EXPECT_THROW(static_cast<void>(results.next()), TimeoutError);
+  gate.set();
+  EXPECT_TRUE(wait_until([&] {
+    try {
+      return results.next() == 1;
+    } catch (const TimeoutError&) {
+      return false;
+    }
+  }));
+  EXPECT_EQ(results.next(), std::nullopt);
+}
+
+TEST_P(MapFamilyTest, AClosedPoolEndsImapUnorderedAfterWhatWasRead) {
+  Pool pool(with(1));
+  auto results = pool.imap_unordered_results([](int n) { return n; }, std::views::iota(0));
+  pool.close();
+  std::size_t values = 0;
+  for (const Result<int>& result : results) {
+    if (result) {
+      ++values;
+    } else {
+      EXPECT_THROW(static_cast<void>(result.value()), PoolClosed);
+    }
+  }
+  EXPECT_EQ(values, 4U);
+}
+
+// ---- chunks by time
+
+TEST_P(MapFamilyTest, AFewLongElementsAreSpreadOneByOne) {
+  Pool pool(with(2));
+  // Pairs that wait for each other: in one chunk they would wait for ever.
+  std::vector<std::pair<Event, Event>> pairs;
+  for (int i = 0; i < 2; ++i) {
+    Event one;
+    Event other;
+    pairs.emplace_back(one, other);
+    pairs.emplace_back(other, one);
+  }
+  const auto meet = [](const std::pair<Event, Event>& both) {
+    both.first.set();
+    return both.second.wait_for(std::chrono::seconds(20));
+  };
+  EXPECT_EQ(pool.map(meet, pairs), (std::vector{true, true, true, true}));
+}
+
+TEST_P(MapFamilyTest, ChunksByTimeGiveAllResultsInOrder) {
+  Pool pool(with(2));
+  for (const int count : {0, 1, 2, 15, 16, 17, 1000, 100'000}) {
+    const auto squares = pool.map([](int n) { return n * 3; }, std::views::iota(0, count));
+    ASSERT_EQ(squares.size(), static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i) ASSERT_EQ(squares[static_cast<std::size_t>(i)], 3 * i);
+  }
+  const auto slow = pool.map(
+      [](int n) {
+        if (n % 100 == 0) usleep(3000);
+        return n;
+      },
+      std::views::iota(0, 500));
+  EXPECT_EQ(slow.size(), 500U);
+  EXPECT_EQ(slow[499], 499);
 }
 
 TEST_P(MapFamilyTest, ResultsNobodyAskedForAreDropped) {

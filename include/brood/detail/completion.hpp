@@ -90,6 +90,8 @@ class CompletionCore {
   // unless the deadline is 0.
   virtual std::optional<std::uint64_t> next_until(DeadlineNs deadline, bool idle = false) = 0;
   virtual void wake() noexcept = 0;
+  // Lets go of pools that nothing is waited for of; next_until() does too when nothing is left.
+  virtual void forget_pools() noexcept = 0;
   virtual int fileno() = 0;
 };
 

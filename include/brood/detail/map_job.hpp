@@ -3,9 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <ranges>
 #include <string_view>
 #include <tuple>
@@ -176,9 +179,99 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
   }
 };
 
+// How many elements make a chunk: so many that it takes a worker some 1.5 ms, which is measured
+// with chunks that begin small and grow. Bounded by what evens out elements of unequal length, and
+// by how many tasks there can be.
+class ChunkSize {
+ public:
+  static constexpr std::int64_t kWantedUs = 1500;
+
+  // `fixed`: the user's choice; 0: none.
+  ChunkSize(PoolCore& core, std::size_t elements, std::size_t fixed)
+      : core_(core), deadline_(deadline_after(kTrial)) {
+    const auto share = [elements](std::size_t parts) {
+      return std::clamp<std::size_t>((elements + parts - 1) / parts, 1, kMostElements);
+    };
+    if (fixed != 0) {
+      size_ = least_ = most_ = std::min(fixed, kMostElements);
+    } else {
+      least_ = share(kMostChunks);
+      most_ = std::max(share(core.workers() * kChunksPerWorker), least_);
+      size_ = least_;
+    }
+    is_tried_ = least_ < most_;
+    is_fixed_ = fixed != 0;
+  }
+
+  [[nodiscard]] std::size_t now() const noexcept { return size_; }
+  // Whether a chunk of now() elements is to be submitted, then waited for by learn().
+  [[nodiscard]] bool is_tried() const noexcept { return is_tried_; }
+
+  void learn(TaskTicket task) {
+    if (!core_.wait(task, deadline_)) {
+      // Its elements take long; or the workers have other things to do, and nothing can be said.
+      is_tried_ = false;
+      size_ = core_.is_pending(task) ? most_ : least_;
+      return;
+    }
+    const auto took = std::max<std::int64_t>(core_.busy_time(task).count(), 1);
+    const auto wanted =
+        static_cast<std::size_t>(kWantedUs) * size_ / static_cast<std::size_t>(took);
+    is_tried_ = took < kTellingUs && size_ < most_;
+    size_ = std::clamp(is_tried_ ? std::min(size_ * kGrowth, wanted) : wanted, least_, most_);
+  }
+
+  // The last ones are smaller, so that all workers end together.
+  [[nodiscard]] std::size_t near_the_end(std::size_t left) const noexcept {
+    if (is_fixed_) return size_;
+    return std::clamp<std::size_t>(left / (2 * core_.workers()), least_, std::max(size_, least_));
+  }
+
+ private:
+  static constexpr std::size_t kChunksPerWorker = 8;
+  static constexpr std::size_t kMostChunks = std::size_t{1} << 16;
+  static constexpr std::size_t kMostElements = std::size_t{1} << 24;
+  static constexpr std::size_t kGrowth = 16;
+  static constexpr std::int64_t kTellingUs = 200;  // what takes less tells little
+  static constexpr std::chrono::milliseconds kTrial{2};
+
+  PoolCore& core_;
+  DeadlineNs deadline_;
+  std::size_t size_ = 1;
+  std::size_t least_ = 1;
+  std::size_t most_ = 1;
+  bool is_tried_ = false;
+  bool is_fixed_ = false;
+};
+
+// What map() of a function with result R gives.
+template <class R>
+using MapValues = std::conditional_t<std::is_void_v<R>, void,
+                                     std::vector<std::conditional_t<std::is_void_v<R>, char, R>>>;
+
+// A call of map whose function is forgotten: see MapFuture.
+template <class R>
+class MapHandle {
+ public:
+  virtual ~MapHandle() = default;
+  // False: the deadline came first.
+  virtual bool wait(DeadlineNs deadline) = 0;
+  [[nodiscard]] virtual bool ready() const noexcept = 0;
+  // All values, in order; after all have ended, throws the first error by position.
+  virtual MapValues<R> collect(DeadlineNs deadline) = 0;
+  virtual std::vector<Result<R>> collect_results(DeadlineNs deadline) = 0;
+  [[nodiscard]] virtual std::size_t total() const noexcept = 0;
+  [[nodiscard]] virtual std::size_t done() const noexcept = 0;
+  // Of the elements of chunks that have ended.
+  [[nodiscard]] virtual std::size_t failed() = 0;
+  // Of the chunks.
+  [[nodiscard]] virtual std::vector<TaskTicket> tasks() const = 0;
+  [[nodiscard]] virtual const std::shared_ptr<PoolCore>& core() const noexcept = 0;
+};
+
 // One call of map: its chunks, and the gathering of their results.
 template <class Job>
-class MapCall {
+class MapCall final : public MapHandle<typename Job::Result> {
  public:
   using R = typename Job::Result;
 
@@ -195,12 +288,11 @@ class MapCall {
       throw;
     }
   }
-  ~MapCall() { release(); }
+  ~MapCall() override { release(); }
   MapCall(const MapCall&) = delete;
   MapCall& operator=(const MapCall&) = delete;
 
-  // All values, in order; after all have ended, throws the first error by position.
-  auto collect(DeadlineNs deadline) {
+  MapValues<R> collect(DeadlineNs deadline) override {
     std::exception_ptr first_error;
     std::vector<std::conditional_t<std::is_void_v<R>, char, R>> values;
     if constexpr (!std::is_void_v<R>) values.reserve(elements_);
@@ -220,7 +312,7 @@ class MapCall {
     if constexpr (!std::is_void_v<R>) return values;
   }
 
-  std::vector<Result<R>> collect_results(DeadlineNs deadline) {
+  std::vector<Result<R>> collect_results(DeadlineNs deadline) override {
     std::vector<Result<R>> results;
     results.reserve(elements_);
     gather(deadline, [&](TaskTicket task, std::uint32_t element, std::size_t index) {
@@ -230,16 +322,58 @@ class MapCall {
     return results;
   }
 
+  bool wait(DeadlineNs deadline) override {
+    for (const Chunk& chunk : chunks_) {
+      if (!core_->wait(chunk.task, deadline)) return false;
+    }
+    return true;
+  }
+  [[nodiscard]] bool ready() const noexcept override {
+    while (ended_ < chunks_.size() && core_->ready(chunks_[ended_].task)) ++ended_;
+    return ended_ == chunks_.size();
+  }
+  [[nodiscard]] std::size_t total() const noexcept override { return elements_; }
+  [[nodiscard]] std::size_t done() const noexcept override {
+    std::size_t count = 0;
+    for (const Chunk& chunk : chunks_) {
+      count += std::min(core_->elements_done(chunk.task), chunk.elements);
+    }
+    return count;
+  }
+  [[nodiscard]] std::size_t failed() override {
+    std::size_t count = 0;
+    for (Chunk& chunk : chunks_) {
+      if (!chunk.failed && core_->ready(chunk.task)) chunk.failed = count_failed(chunk);
+      count += chunk.failed.value_or(0);
+    }
+    return count;
+  }
+  [[nodiscard]] std::vector<TaskTicket> tasks() const override {
+    std::vector<TaskTicket> tasks;
+    for (const Chunk& chunk : chunks_) tasks.push_back(chunk.task);
+    return tasks;
+  }
+  [[nodiscard]] const std::shared_ptr<PoolCore>& core() const noexcept override { return core_; }
+
  private:
   struct Chunk {
     TaskTicket task;
     std::uint32_t elements;
+    std::optional<std::uint32_t> failed = {};  // once it was counted
   };
 
-  // Several chunks per worker even out elements of unequal length; the cost of a chunk is small
-  // against that of eight elements.
-  static constexpr std::size_t kChunksPerWorker = 8;
-  static constexpr std::size_t kMostElements = std::size_t{1} << 24;
+  std::uint32_t count_failed(const Chunk& chunk) const {
+    std::uint32_t count = 0;
+    for (std::uint32_t i = 0; i < chunk.elements; ++i) {
+      try {
+        const TaskReply reply = core_->reply_of_element(chunk.task, i);
+        count += reply.kind != TaskReply::Kind::value ? 1U : 0U;
+      } catch (const Error&) {
+        return chunk.elements;  // the pool ended before the chunk did
+      }
+    }
+    return count;
+  }
 
   template <class Range>
   void submit(Range& range) {
@@ -260,20 +394,23 @@ class MapCall {
   template <class Range>
   void submit_forward(Range& range, std::size_t count) {
     elements_ = count;
-    const std::size_t chunks = core_->workers() * kChunksPerWorker;
-    const std::size_t automatic = (count + chunks - 1) / chunks;
-    const std::size_t size =
-        std::clamp<std::size_t>(chunk_size_ != 0 ? chunk_size_ : automatic, 1, kMostElements);
-    chunks_.reserve((count + size - 1) / size);
     auto first = std::ranges::begin(range);
-    for (std::size_t done = 0; done < count;) {
-      const std::size_t take = std::min(size, count - done);
+    std::size_t left = count;
+    const auto submit_chunk = [&](std::size_t size) {
+      const std::size_t take = std::min(size, left);
       auto last = std::ranges::next(first, static_cast<std::ptrdiff_t>(take));
       chunks_.push_back(
           {Job::submit(*core_, function_, first, last), static_cast<std::uint32_t>(take)});
       first = last;
-      done += take;
+      left -= take;
+    };
+    ChunkSize size(*core_, count, chunk_size_);
+    while (left > 0 && size.is_tried()) {
+      const std::size_t number = chunks_.size();
+      for (std::size_t i = 0; i < core_->workers() && left > 0; ++i) submit_chunk(size.now());
+      size.learn(chunks_[number].task);
     }
+    while (left > 0) submit_chunk(size.near_the_end(left));
   }
 
   template <class Accept>
@@ -293,6 +430,7 @@ class MapCall {
   std::size_t chunk_size_;
   std::size_t elements_ = 0;
   std::vector<Chunk> chunks_;
+  mutable std::size_t ended_ = 0;  // chunks below it have
 };
 
 }  // namespace brood::detail

@@ -134,6 +134,10 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
                                         std::size_t index) const = 0;
   // For those who wait for several. Throws Error in another process than that of the pool.
   virtual CompletionSource& completions() = 0;
+  // No worker has taken it yet.
+  [[nodiscard]] virtual bool is_pending(TaskTicket task) const noexcept = 0;
+  // map: how many elements are finished. Input.
+  [[nodiscard]] virtual std::uint32_t elements_done(TaskTicket task) const noexcept = 0;
   // map: how long the worker took for the elements of a task that has ended; 0: unknown. Input.
   [[nodiscard]] virtual std::chrono::microseconds busy_time(TaskTicket task) const noexcept = 0;
   // Gives the record up; of a task that has not ended, when it has.
