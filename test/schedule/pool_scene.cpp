@@ -94,7 +94,7 @@ void PoolScene::work(Scene& scene, int number, Idle how) {
   for (;;) {
     shm::RingEntry task;
     const auto role = view_.entry(worker(number).slot).role.load(std::memory_order_acquire);
-    if (role == shm::WorkerRole::leaving) return;
+    if (role == shm::WorkerRole::leaving) return search.pass_on();
     if (search.take(task)) {
       run(scene, number, task);
     } else if (how == Idle::looking) {
@@ -103,6 +103,40 @@ void PoolScene::work(Scene& scene, int number, Idle how) {
       search.sleep(shm::WorkerRole::active);
     }
   }
+}
+
+void PoolScene::stop_at_a_task(int number) {
+  pool::WorkSearch search(view_, worker(number));
+  shm::WorkerDesk& desk = view_.desk(worker(number).slot);
+  bool stopped = false;
+  for (;;) {
+    shm::RingEntry task;
+    const auto role = view_.entry(worker(number).slot).role.load(std::memory_order_acquire);
+    if (role == shm::WorkerRole::leaving) return search.pass_on();
+    if (!stopped && search.take(task)) {
+      stopped = true;
+      replies_[task.index].write(0);
+      desk.wish.store(shm::LeaveWish::yields, std::memory_order_release);
+      pool::call_supervisor(view_);
+    } else {
+      search.sleep(shm::WorkerRole::active, !stopped);
+    }
+  }
+}
+
+void PoolScene::hand_on(int number) {
+  pool::RingWriter retry_ring(view_.supervisor().retry_ring, view_.retry_cells());
+  retry_ring.start(kRetryRing);
+  pool::Settler settler(view_, outbox_, retry_ring);
+  const std::uint16_t slot = worker(number).slot;
+  for (;;) {
+    const std::uint32_t calls = view_.shared().control.load(std::memory_order_acquire);
+    if (view_.desk(slot).wish.load(std::memory_order_acquire) == shm::LeaveWish::yields) break;
+    sys::futex_wait(&view_.shared().control, calls, sys::kForever);
+  }
+  settler.hand_on(worker(number));
+  idle_.wake_one();
+  send_away(number);
 }
 
 // As Supervisor does it, without what it does besides.

@@ -39,6 +39,10 @@ class PoolScene {
   enum class Idle { asleep, looking };
   // Workers: take tasks until they are told to leave.
   void work(Scene& scene, int number, Idle how);
+  // One that stops at its task, as in the midst of a chunk, until it is told to leave; and the
+  // supervisor that gives the task to another.
+  void stop_at_a_task(int number);
+  void hand_on(int number);
   // The supervisor: settles the tasks of workers that die; until all is done, if it is to drain.
   void supervise(Scene& scene);
 

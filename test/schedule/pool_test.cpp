@@ -112,6 +112,33 @@ void scribbling(Scene& scene) {
   scene.play();
 }
 
+// A worker is told to leave when it may just have been woken for a task: the other one runs it.
+void leaving_when_woken(Scene& scene) {
+  PoolScene pool;
+  scene.actor("leaver", [&] { pool.work(scene, 0, Idle::asleep); });
+  scene.server("worker", [&] { pool.work(scene, 1, Idle::asleep); });
+  scene.actor("supervisor", [&] { pool.send_away(0); });
+  scene.actor("caller", [&] {
+    pool.submit(0);
+    scene.require(pool.get(scene, 0), "died");
+  });
+  scene.play();
+}
+
+// A worker stops at the task that it has, if it has one: the other one runs it.
+void handing_on(Scene& scene) {
+  PoolScene pool;
+  scene.server("stopping", [&] { pool.stop_at_a_task(0); });
+  scene.server("worker", [&] { pool.work(scene, 1, Idle::asleep); });
+  scene.server("supervisor", [&] { pool.hand_on(0); });
+  scene.actor("caller", [&] {
+    pool.submit(0);
+    scene.require(pool.get(scene, 0), "died");
+  });
+  scene.play();
+  scene.require(pool.runs(0) == 1, "not run once");
+}
+
 // Two threads order different things at once: the stronger holds.
 void orders(Scene& scene) {
   PoolScene pool;
@@ -225,6 +252,12 @@ TEST(PoolScheduleTest, ADrainedPoolEnds) {
 TEST(PoolScheduleTest, AWorkerLeavesWhenTold) {
   expect_right_in_all("a worker is told to leave", leaving);
 }
+TEST(PoolScheduleTest, AWorkerThatLeavesPassesOnWhatItWasWokenFor) {
+  expect_right_by_seed("a worker leaves that was woken", leaving_when_woken, 1);
+}
+TEST(PoolScheduleTest, ATaskThatItsWorkerStopsAtIsRunByAnother) {
+  expect_right_by_seed("a worker stops at its task", handing_on, 1);
+}
 TEST(PoolScheduleTest, NoCallIsLost) {
   expect_right_in_all("two calls of the supervisor at once", calls);
 }
@@ -252,8 +285,9 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
       {"task.cpp", "work_search.cpp", "idle.hpp", "settle.cpp", "call.hpp"},
       {simple(1, 1, Idle::asleep), simple(1, 1, Idle::looking), in_turn(3, 2, Idle::looking),
        meeting(Idle::asleep), meeting_later(Idle::asleep), meeting(Idle::looking), draining(1, 1),
-       draining(2, 2), leaving, orders, calls, scribbling, simple(2, 2, Idle::looking),
-       with_deaths(2, 0, 1, Idle::looking), with_deaths(2, 1, 1, Idle::asleep)},
+       draining(2, 2), leaving, leaving_when_woken, handing_on, orders, calls, scribbling,
+       simple(2, 2, Idle::looking), with_deaths(2, 0, 1, Idle::looking),
+       with_deaths(2, 1, 1, Idle::asleep)},
       {{"task.cpp", "TaskPhase::pending", Damage::relax, "the ring's tail, stored next, orders it"},
        {"task.cpp", "word.pack(), std::memory_order_relaxed", Damage::drop,
         "the sleeper finds another value in the word, and looks again"},
