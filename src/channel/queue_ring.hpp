@@ -19,7 +19,6 @@
 
 #include "channel/queue_layout.hpp"
 #include "shm/objects.hpp"
-#include "sys/prefetch.hpp"
 
 namespace brood::channel {
 
@@ -75,7 +74,6 @@ class QueueRing {
   Attempt take(Position& at, shm::OwnerId me) noexcept {
     if (swap_where_we_were(at, get_at_, body_->head, CellWord(CellState::full, 0),
                            CellWord(CellState::taken, 0, me))) [[likely]] {
-      fetch_ahead(at);
       return Attempt::done;
     }
     return take_slowly(at, me);
@@ -120,8 +118,6 @@ class QueueRing {
   using Word = sys::Atomic<std::uint64_t>;
   // How many positions apart hints are written.
   static constexpr std::uint32_t kHintEvery = 32;
-  static constexpr std::size_t kLineBytes = 64;
-  static constexpr std::size_t kFetchAheadBytes = 8 * kLineBytes;
 
   [[nodiscard]] std::uint32_t cells_of(std::uint32_t ring) const noexcept {
     return shape_.cells << ring;
@@ -175,17 +171,6 @@ class QueueRing {
     }
     note(cursor, hint, at);
     return true;
-  }
-  // Else a consumer waits for each line that a producer wrote. What is not written yet was last in
-  // the hands of a consumer, so this takes little from producers; the reverse would take much.
-  void fetch_ahead(Position at) const noexcept {
-    const std::size_t here = std::size_t{at.index} * shape_.cell_bytes;
-    if (here % kLineBytes != 0) return;
-    const std::size_t ahead = here + kFetchAheadBytes;
-    if (ahead >= std::size_t{cells_of(at.ring)} * shape_.cell_bytes) return;
-    const std::byte* line = bases_[at.ring].load(std::memory_order_relaxed) + ahead;
-    sys::prefetch_for_write(line);
-    if (shape_.cell_bytes > kLineBytes) sys::prefetch_for_write(line + kLineBytes);
   }
   // By their difference, which leaves marks alone.
   void change(Position at, CellWord from, CellWord to) noexcept {
