@@ -222,6 +222,7 @@ Arena::Allocation Arena::allocate_large(std::size_t bytes, bool zeroed) noexcept
 }
 
 Arena::Allocation Arena::allocate_run(std::uint32_t count, bool zeroed) noexcept {
+  if (const Allocation kept = take_kept_run(count, zeroed); kept.ref) return kept;
   const PageIndex head = claim_run(count);
   if (head == kNoPage) return {{}, {}, ENOSPC};
   const int error = take_memory(head, count);
@@ -263,7 +264,7 @@ std::optional<Arena::Place> Arena::place_of(BlockRef ref) const noexcept {
     if (slot << seen.size_class() != within) return {};
     return Place{page, seen, slot, generation};
   }
-  const bool is_head = seen.kind() == PageKind::run_head && within == 0 &&
+  const bool is_head = seen.kind() == PageKind::run_head && !seen.is_kept() && within == 0 &&
                        seen.first_block_generation() == generation;
   if (!is_head) return {};
   return Place{page, seen, 0, generation};
@@ -285,12 +286,7 @@ std::span<std::byte> Arena::resolve(BlockRef ref) const noexcept {
     const std::size_t size = slot_bytes(place->word.size_class());
     return {begin + place->slot * size, size};
   }
-  const std::uint32_t pages = record(place->page).detail.load(std::memory_order_relaxed);
-  const std::uint32_t known = known_pages();
-  if (pages == 0 || place->page >= known || pages > known - place->page) return {};
-  const PageWord tail = word(place->page + pages - 1);
-  if (pages > 1 && tail != PageWord::rest(pages - 1, tail.generation())) return {};
-  return {begin, pages * kPageBytes};
+  return {begin, run_pages(place->page) * kPageBytes};
 }
 
 bool Arena::free_slot(const Place& place) noexcept {
@@ -320,9 +316,11 @@ bool Arena::free(BlockRef ref) noexcept {
     const std::optional<Place> place = place_of(ref);
     if (!place) return false;
     if (place->word.kind() == PageKind::slab) return free_slot(*place);
+    const std::uint32_t now = stamp(sys::now_ns());
+    if (keep_run(place->page, place->word, now)) return true;
     const PageWord mine{PageKind::warm_claim, me_, place->word.generation()};
     if (!replace(place->page, place->word, mine)) continue;
-    finish_claim(place->page, stamp(sys::now_ns()));
+    finish_claim(place->page, now);
     header().freed_run.store(place->page, std::memory_order_relaxed);
     return true;
   }

@@ -184,12 +184,20 @@ class Arena {
   void become_absent(PageIndex first, std::uint32_t count) noexcept;
   void finish_claim(PageIndex page, std::uint32_t since) noexcept;
 
+  // arena_kept.cpp: runs that stay whole
+  std::uint32_t run_pages(PageIndex head) const noexcept;
+  bool keep_run(PageIndex head, arena::PageWord seen, std::uint32_t now) noexcept;
+  Allocation take_kept_run(std::uint32_t pages, bool zeroed) noexcept;
+  bool dissolve_run(PageIndex head, arena::PageWord kept) noexcept;
+  bool dissolve_kept_runs() noexcept;
+
   // arena_sweep.cpp: cleaning up
   std::size_t sweep_slots(PageIndex page, std::uint32_t count, OwnerId dead) noexcept;
   bool is_empty_slab(PageIndex page, arena::PageWord slab, std::uint32_t* sum) const noexcept;
   bool retire_slab(PageIndex page, std::uint32_t since) noexcept;
   void undo_take(PageIndex page, std::uint32_t count) noexcept;
   bool retire_if_idle(PageIndex page, std::uint32_t now, std::uint32_t idle) noexcept;
+  std::uint32_t dissolve_if_idle(PageIndex head, std::uint32_t now, std::uint32_t idle) noexcept;
 
   ArenaRegion region_;
   OwnerId me_;

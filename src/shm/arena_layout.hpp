@@ -10,6 +10,7 @@
 //   run         neighbouring pages that form one large block: a head and the rest
 //   block       what a user holds: a slot or a run
 //   owner       the process to clean up after: a place in the family's table, and its epoch
+//   kept        of a run: freed and left whole, for the next large block of its size
 //   nobody      the owner of a slab that no process allocates from; anyone may adopt it
 //   claim       a page that its owner is changing; no one else touches it while the owner lives
 //   generation  tells lives of the same place apart, so that a stale reference is recognised
@@ -30,12 +31,16 @@
 //       |                             ^                     |
 //       |                             +------undo, free-----+<-- run_head(anyone)   free a run
 //       |                                                   +<-- slab(anyone)       all slots taken
+//       |                                                   +<-- run_head(kept)     taken apart
+//
+//     run_head(anyone) --free--> run_head(kept) --allocate--> run_head(me)       the rest stays
 //
 //     slab(me) --full--> slab(nobody) --adopt--> slab(other)     slab(dead) --sweep--> slab(nobody)
 //
 //   warm_claim is known to have memory and ends as free; of a cold_claim nothing is known, so its
 //   memory is returned and it ends as absent. A sweeper first makes the claim its own.
-//   The generation grows whenever a claim ends.
+//   The generation grows whenever a claim ends, and when a run is kept. A kept run is no block: no
+//   reference leads to it.
 //
 // SLOT WORD     bits 63..32 generation | 31..16 epoch | 15..2 owner's slot | 1..0 state
 //
@@ -87,6 +92,7 @@ inline constexpr unsigned kClasses = 10;                            // 64 B << 0
 inline constexpr std::size_t kLargestSlot = kUnitBytes << (kClasses - 1);
 inline constexpr std::uint16_t kMaxOwners = (1 << 14) - 1;  // the last place stands for nobody
 inline constexpr OwnerId kNobody{kMaxOwners, 0xffff};
+inline constexpr OwnerId kKept{kMaxOwners, 0xfffe};  // of runs that are kept
 
 constexpr std::size_t slot_bytes(unsigned size_class) noexcept { return kUnitBytes << size_class; }
 constexpr std::uint32_t slots_in(unsigned size_class) noexcept {
@@ -126,6 +132,9 @@ class PageWord {
   }
   [[nodiscard]] constexpr bool is_claim() const noexcept {
     return kind() == PageKind::warm_claim || kind() == PageKind::cold_claim;
+  }
+  [[nodiscard]] constexpr bool is_kept() const noexcept {
+    return kind() == PageKind::run_head && owner() == kKept;
   }
   // Of slabs.
   [[nodiscard]] constexpr unsigned size_class() const noexcept {
@@ -212,7 +221,8 @@ struct PageRecord {
   sys::Atomic<std::uint32_t> detail;  // run_head: pages of the run. claim: 0, or kPreparingSlab +
                                       // size class. slab: sum of its slots' generations when last
                                       // seen empty (without the top bit)
-  sys::Atomic<std::uint32_t> since;   // free: since when. slab: when last seen empty. See stamp()
+  sys::Atomic<std::uint32_t>
+      since;  // free, kept: since when. slab: when last seen empty. See stamp()
 };
 
 // In `detail` of a claim: the page's slot words are being written. Someone who still believes in
@@ -226,6 +236,10 @@ constexpr std::uint32_t stamp(std::int64_t now_ns) noexcept {
 
 using SharedSlotWord = sys::Atomic<std::uint64_t>;  // SlotWord
 
+// Sizes of runs by powers of two; and how many runs of each are found again when they were kept.
+inline constexpr unsigned kKeptSizes = 22;
+inline constexpr unsigned kKeptOfASize = 4;
+
 // Hints. Each is bounded before use, and wrong values cost time at worst (or, scribbled on, the
 // limit), with one exception: pages at and above `top` are not swept, so it is raised before the
 // first claim there.
@@ -234,6 +248,9 @@ struct RegionHeader {
   sys::Atomic<std::uint32_t> freed_run;               // where a run was freed not long ago
   alignas(64) sys::Atomic<std::int64_t> pages_taken;  // pages with memory, roughly
   alignas(64) sys::Atomic<std::uint32_t> adoptable[kClasses];  // a slab of nobody's that has room
+  // Heads of kept runs, counted from 1.
+  alignas(64) sys::Atomic<std::uint32_t> kept[kKeptSizes][kKeptOfASize];
+  sys::Atomic<std::uint32_t> kept_sizes;  // bit n: there may be some in kept[n]; set after it
 };
 
 // Where things lie, counted from the beginning of the metadata part.

@@ -227,19 +227,26 @@ Arena::PageIndex Arena::claim_single() noexcept {
   if (page == kNoPage && known < pages_ && ensure_records(known + 1) == 0) {
     page = find_and_claim(1, Want::cold, known, known_pages(), kSearchBudget);
   }
-  if (page == kNoPage) page = find_and_claim(1, Want::any, 0, known_pages(), kUnlimited);
+  if (page == kNoPage) {
+    dissolve_kept_runs();
+    page = find_and_claim(1, Want::any, 0, known_pages(), kUnlimited);
+  }
   if (page != kNoPage) neighbourhood_ = page;
   return page;
 }
 
-// Pages for a large block: warm ones if they are easily found; else where the last run was freed,
-// warm and cold mixed; else untouched ones; else whatever there is.
+// Pages for a large block: warm ones if they are easily found, also in kept runs of other sizes;
+// else where the last run was freed, warm and cold mixed; else untouched ones; else whatever there
+// is.
 Arena::PageIndex Arena::claim_run(std::uint32_t count) noexcept {
   std::uint32_t known = known_pages();
   const std::uint32_t top = std::min(header().top.load(std::memory_order_relaxed), pages_);
   const PageIndex hint = header().freed_run.load(std::memory_order_relaxed);
   const std::uint32_t budget = kSearchBudget + count;
   PageIndex head = find_and_claim(count, Want::warm, hint, known, budget);
+  if (head == kNoPage && dissolve_kept_runs()) {
+    head = find_and_claim(count, Want::warm, 0, known, budget);
+  }
   if (head == kNoPage) head = find_and_claim(count, Want::any, hint, known, budget);
   if (head != kNoPage) return head;
 

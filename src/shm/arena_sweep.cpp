@@ -119,6 +119,16 @@ bool Arena::retire_if_idle(PageIndex page, std::uint32_t now, std::uint32_t idle
   return retire_slab(page, idle > 0 ? since : now);
 }
 
+// How many pages of it stay.
+std::uint32_t Arena::dissolve_if_idle(PageIndex head, std::uint32_t now,
+                                      std::uint32_t idle) noexcept {
+  const PageWord seen = word(head);
+  if (!seen.is_kept()) return 0;
+  if (age(now, record(head).since.load(std::memory_order_relaxed)) < idle) return run_pages(head);
+  dissolve_run(head, seen);
+  return 0;
+}
+
 std::size_t Arena::give_back(std::int64_t now_ns, std::int64_t idle_ns) noexcept {
   const std::uint32_t now = stamp(now_ns);
   const auto idle = static_cast<std::uint32_t>(
@@ -128,6 +138,7 @@ std::size_t Arena::give_back(std::int64_t now_ns, std::int64_t idle_ns) noexcept
   PageIndex claimed = 0;  // so many pages before this one are our claims
   for (PageIndex page = 0; page < end; ++page) {
     if (word(page).kind() == PageKind::slab && !retire_if_idle(page, now, idle)) ++remaining;
+    if (word(page).is_kept()) remaining += dissolve_if_idle(page, now, idle);
     const PageWord seen = word(page);
     const bool is_free = seen.kind() == PageKind::free;
     const bool is_old =
@@ -149,11 +160,12 @@ std::size_t Arena::give_back(std::int64_t now_ns, std::int64_t idle_ns) noexcept
 std::uint32_t Arena::blocks_in(PageIndex page) const noexcept {
   const PageWord seen = word(page);
   if (seen.kind() == PageKind::slab) return slots_in(seen.size_class());
-  return seen.kind() == PageKind::run_head ? 1 : 0;
+  return seen.kind() == PageKind::run_head && !seen.is_kept() ? 1 : 0;
 }
 
 BlockRef Arena::block_at(PageIndex page, std::uint32_t index) const noexcept {
   const PageWord seen = word(page);
+  if (seen.is_kept()) return {};
   if (seen.kind() == PageKind::run_head) return make_ref(page, 0, seen.first_block_generation());
   if (seen.kind() != PageKind::slab || index >= slots_in(seen.size_class())) return {};
   const SlotWord slot = load_slot(slot_words(page)[index]);
@@ -164,12 +176,14 @@ BlockRef Arena::block_at(PageIndex page, std::uint32_t index) const noexcept {
 Arena::Stats Arena::stats() const noexcept {
   Stats result;
   const std::uint32_t end = known_pages();
+  bool is_kept = false;  // the run whose rest we see
   for (PageIndex page = 0; page < end; ++page) {
     const PageWord seen = word(page);
+    if (seen.kind() != PageKind::run_rest) is_kept = seen.is_kept();
     result.pages_with_memory += seen.kind() != PageKind::absent;
-    result.pages_free += seen.kind() == PageKind::free;
+    result.pages_free += is_kept || seen.kind() == PageKind::free;
     result.claims_in_progress += seen.is_claim();
-    if (seen.kind() == PageKind::run_head || seen.kind() == PageKind::run_rest) {
+    if (!is_kept && (seen.kind() == PageKind::run_head || seen.kind() == PageKind::run_rest)) {
       result.live_blocks += seen.kind() == PageKind::run_head;
       result.live_bytes += kPageBytes;
     }

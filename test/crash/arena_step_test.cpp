@@ -350,7 +350,10 @@ const Operation kOperations[] = {
      }},
     {"allocate: adopt a slab", adoptable, allocate(32768)},
     {"allocate: a run of cold pages", nothing, allocate(3 * kPage)},
-    {"allocate: a run of warm pages", warm(3 * kPage), allocate(3 * kPage)},
+    {"allocate: a kept run", warm(3 * kPage), allocate(3 * kPage)},
+    {"allocate: a part of a kept run", warm(4 * kPage), allocate(2 * kPage)},
+    {"allocate: a slab of a kept run's page, with the limit in the way", warm(5 * kPage),
+     allocate(64)},
     {"allocate: a run of warm and cold pages", warm(2 * kPage), allocate(4 * kPage)},
     {"allocate: a run beside a bystander's", [](Scene& scene) { scene.stand_by(kPage); },
      allocate(3 * kPage)},
@@ -366,6 +369,7 @@ const Operation kOperations[] = {
     {"allocate: a run in vain", [](Scene& scene) { scene.stand_by(kPage); }, allocate(5 * kPage)},
     {"allocate: a slab in vain", [](Scene& scene) { scene.stand_by(5 * kPage); }, allocate(64)},
     {"allocate_zeroed: a small block", nothing, allocate_zeroed(4096)},
+    {"allocate_zeroed: a kept run", warm(2 * kPage), allocate_zeroed(2 * kPage)},
     {"allocate_zeroed: a run of warm and cold pages", warm(kPage), allocate_zeroed(2 * kPage)},
     {"allocate: a run, page generations wrap", warm(2 * kPage), allocate(4 * kPage), 7, 5, true},
     {"allocate: a slab, page generations wrap", nothing, allocate(16384), 7, 5, true},
@@ -378,6 +382,15 @@ const Operation kOperations[] = {
     {"free: a small block", keep(4096, 2), free_first},
     {"free: a small block of nobody's slab", adoptable, free_first},
     {"free: a run", keep(4 * kPage, 1), free_first},
+    {"free: a run, with no place to note that it is kept",
+     [](Scene& scene) {
+       scene.keep(2 * kPage, 5);
+       for (int i = 0; i < 4; ++i) {
+         scene.arena.free(scene.refs.back());
+         scene.refs.pop_back();
+       }
+     },
+     free_first, 12, 10},
     {"free: a run, page generations wrap", keep(4 * kPage, 1), free_first, 7, 5, true},
     {"transfer: a small block", keep(4096, 2), transfer_first},
     {"transfer: a run", keep(2 * kPage, 1), transfer_first},

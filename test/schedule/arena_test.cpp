@@ -107,6 +107,62 @@ Body churning(std::size_t bytes_a, std::size_t bytes_b, int times) {
   };
 }
 
+// A run that was kept is taken apart for a block of another size, while another allocates one page.
+void taking_apart(Scene& scene) {
+  Region region(scene);
+  scene.actor("user of two sizes", [&] {
+    Arena arena;
+    region.attach(arena, owner(0));
+    for (const std::size_t bytes : {2 * kPage, kPage}) {
+      const Arena::Allocation block = arena.allocate(bytes);
+      if (block.error != 0) continue;
+      region.use(scene, arena, block.ref, 0);
+      scene.require(arena.free(block.ref), "not free to free");
+      scene.require(!arena.free(block.ref), "freed twice");
+    }
+  });
+  scene.actor("other", [&] { churn(scene, region, 1, kPage, 1); });
+  scene.play();
+  region.check(scene, {owner(0), owner(1)});
+}
+
+// Two want the one run that was kept; a third looks for idle memory.
+Body wanting_what_is_kept(bool beside_a_giver_back) {
+  return [=](Scene& scene) {
+    Region region(scene);
+    scene.require(region.test().free(region.test().allocate(2 * kPage).ref), "not free to free");
+    for (int who = 0; who < 2; ++who) {
+      scene.actor("user", [&, who] { churn(scene, region, who, 2 * kPage, 1); });
+    }
+    if (beside_a_giver_back) {
+      scene.actor("giver back", [&] {
+        Arena arena;
+        region.attach(arena, owner(2));
+        arena.give_back(sys::now_ns(), 0);
+      });
+    }
+    scene.play();
+    region.check(scene, {owner(0), owner(1), owner(2)});
+  };
+}
+
+// Who takes or keeps a run may die.
+void keeping_may_end(Scene& scene) {
+  Region region(scene);
+  scene.require(region.test().free(region.test().allocate(2 * kPage).ref), "not free to free");
+  const int mortal = scene.mortal("mortal", [&] { churn(scene, region, 0, 2 * kPage, 2); });
+  scene.actor("other", [&] { churn(scene, region, 1, 2 * kPage, 1); });
+  scene.actor("janitor", [&] {
+    if (!scene.await_end(mortal)) return;
+    Arena arena;
+    region.attach(arena, owner(2));
+    arena.sweep(owner(0));
+    scene.require(arena.sweep(owner(0)) == 0, "swept, and again something to sweep");
+  });
+  scene.play();
+  region.check(scene, {owner(1)});
+}
+
 // A block goes from one to the other, who frees it while the first allocates the next.
 void passing_on(Scene& scene) {
   Region region(scene);
@@ -232,6 +288,12 @@ TEST(ArenaScheduleTest, SmallBlocksHaveOneHolder) {
 TEST(ArenaScheduleTest, LargeBlocksHaveOneHolder) {
   expect_right_by_seed("two users of large blocks", churning(2 * kPage, 3 * kPage, 2), 1);
 }
+TEST(ArenaScheduleTest, AKeptRunHasOneTaker) {
+  expect_right_by_seed("a kept run is taken apart", taking_apart, 1);
+  expect_right_by_seed("two users want what is kept", wanting_what_is_kept(false), 1);
+  expect_right_by_seed("two users and a giver back", wanting_what_is_kept(true), 1);
+  expect_right_by_seed("who takes and keeps may die", keeping_may_end, 1);
+}
 TEST(ArenaScheduleTest, ABlockIsPassedOn) {
   expect_right_by_seed("a block is passed on", passing_on, 1);
 }
@@ -255,11 +317,11 @@ TEST(ArenaScheduleTest, JanitorsMayDie) {
 
 TEST(ArenaScheduleTest, EachBreakIsNoticed) {
   expect_breaks_noticed(
-      "arena", {"arena.cpp", "arena_pages.cpp", "arena_sweep.cpp"},
+      "arena", {"arena.cpp", "arena_kept.cpp", "arena_pages.cpp", "arena_sweep.cpp"},
       {churning(kHalf, kHalf, 2), churning(kHalf, 2 * kPage, 2), churning(2 * kPage, 3 * kPage, 1),
-       passing_on, giving_back(kHalf, 1, kPages), giving_back(2 * kPage, 1, kPages),
-       giving_back(kPage, 2, 1), sweeping(kHalf, kHalf), sweeping(2 * kPage, kHalf), believing,
-       janitors_die},
+       taking_apart, wanting_what_is_kept(true), keeping_may_end, passing_on,
+       giving_back(kHalf, 1, kPages), giving_back(2 * kPage, 1, kPages), giving_back(kPage, 2, 1),
+       sweeping(kHalf, kHalf), sweeping(2 * kPage, kHalf), believing, janitors_die},
       {{"arena_pages.cpp", "header().top.load(std::memory_order_acquire)", Damage::relax,
         "for a sweeper, the proof of death orders it; for others it is a hint"},
        {"arena_pages.cpp", "top.compare_exchange_weak", Damage::relax, "the same"},
@@ -283,7 +345,15 @@ TEST(ArenaScheduleTest, EachBreakIsNoticed) {
        {"arena.cpp", "record(head + i).word.store", Damage::relax,
         "who has the reference has it from the owner"},
        {"arena.cpp", "record(head).word.store", Damage::relax, "the same"},
-       {"arena.cpp", "freed_run.store", Damage::drop, "a hint"}},
+       {"arena.cpp", "freed_run.store", Damage::drop, "a hint"},
+       {"arena_kept.cpp", "freed_run.store", Damage::drop, "a hint"},
+       {"arena_kept.cpp", "hint.compare_exchange_strong(", Damage::tear, "a hint"},
+       {"arena_kept.cpp", "hint.compare_exchange_strong(", Damage::drop, "a hint"},
+       {"arena_kept.cpp", "since.store(", Damage::drop, "only the age of free memory"},
+       {"arena_kept.cpp", "kept_sizes.fetch_or", Damage::tear, "a hint"},
+       {"arena_kept.cpp", "kept_sizes.fetch_or", Damage::drop, "a hint"},
+       {"arena_kept.cpp", "kept_sizes.exchange", Damage::tear, "a hint"},
+       {"arena_kept.cpp", "kept_sizes.exchange", Damage::drop, "a hint"}},
       30'000);
 }
 
