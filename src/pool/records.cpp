@@ -309,7 +309,8 @@ shm::Arena::Allocation Records::allocate(shm::Arena& arena, std::size_t bytes, b
   }
   if (block.error != 0) {
     throw ArenaFull("brood: there is no shared memory for " + std::to_string(bytes) +
-                    " bytes; take results of earlier tasks, or send less at once");
+                    " bytes; take results of earlier tasks, send less at once, or raise "
+                    "InitOptions::arena_limit_bytes");
   }
   want_trim();
   return block;

@@ -570,7 +570,7 @@ class Worker final : public detail::TaskFrame {
     if (allocation.error != 0) {
       if (allocation.error == EBADF) unfit_ = true;  // see require_in_reach
       throw ArenaFull("brood: there is no shared memory for a result of " + std::to_string(bytes) +
-                      " bytes");
+                      " bytes: raise InitOptions::arena_limit_bytes, or return less");
     }
     want_trim();
     block_ = allocation.ref;

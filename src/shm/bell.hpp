@@ -35,8 +35,9 @@ struct Bell {
     std::uint32_t rung = word.fetch_add(2, std::memory_order_seq_cst) + 2;
     if (sys::futex_wake(&word, 1) > 0) return;
     // Nobody was asleep. But somebody who listened since, which did not change the word, may be
-    // now: it would sleep on with the bit gone.
-    if (word.compare_exchange_strong(rung, rung & ~1U, std::memory_order_seq_cst)) {
+    // now: it would sleep on with the bit gone. Counted, since who has listened and does not sleep
+    // yet must not find the word as it was once another has set the bit again.
+    if (word.compare_exchange_strong(rung, (rung + 2) & ~1U, std::memory_order_seq_cst)) {
       sys::futex_wake(&word, sys::kWakeAll);
     }
   }

@@ -220,6 +220,45 @@ void a_holder_dies(Scene& scene) {
   scene.require(shm::Permits(it.body()).value() == 1, "a permit is lost, or one too many");
 }
 
+// Each releases a permit of somebody else's; both are released.
+template <int Permits>
+void two_release(Scene& scene) {
+  OneSemaphore<Permits> it;
+  for (int i = 0; i < Permits; ++i) shm::Permits(it.body()).acquire(kThird);
+  for (const shm::OwnerId me : {kFirst, kSecond}) {
+    scene.actor("releaser", [&, me] { release_it(it, me); });
+  }
+  scene.play();
+  scene.require(shm::Permits(it.body()).value() == 2, "a permit is lost");
+}
+
+// As one_permit, of a permit that is nobody's.
+void one_extra_permit(Scene& scene) {
+  OneSemaphore<0> it;
+  shm::Permits(it.body()).release(kThird, false);
+  for (const shm::OwnerId me : {kFirst, kSecond}) {
+    scene.actor("holder", [&, me] {
+      acquire_it(it, me);
+      it.inside.write(it.inside.read() + 1);
+      release_it(it, me);
+    });
+  }
+  scene.play();
+  scene.require(it.inside.read() == 2, "not two were in");
+}
+
+void three_permits_for_three(Scene& scene) {
+  OneSemaphore<0> it;
+  scene.actor("producer", [&] {
+    for (int i = 0; i < 2; ++i) release_it(it, kFirst);
+  });
+  scene.actor("another", [&] { release_it(it, kSecond); });
+  for (int i = 0; i < 3; ++i) {
+    scene.actor("consumer", [&] { acquire_it(it, kThird); });
+  }
+  scene.play();
+}
+
 // ---- events
 
 void set_and_cleared(Scene& scene) {
@@ -241,6 +280,88 @@ void set_and_cleared(Scene& scene) {
   scene.require(!shm::is_set(event), "not cleared");
 }
 
+void two_wait(Scene& scene) {
+  shm::EventBody event{};
+  shm::Bell bell{};
+  for (int i = 0; i < 2; ++i) {
+    scene.actor("waiter", [&] { sleep_until(bell, [&] { return shm::is_set(event); }); });
+  }
+  scene.actor("setter", [&] {
+    shm::set(event);
+    bell.ring_for_all();
+  });
+  scene.play();
+}
+
+// Another rings beside who sets it, and has rung before.
+template <class Ring, int Waiters>
+void two_ring(Scene& scene) {
+  shm::EventBody event{};
+  shm::Bell bell{};
+  bell.listen();
+  for (int i = 0; i < Waiters; ++i) {
+    scene.actor("waiter", [&] { sleep_until(bell, [&] { return shm::is_set(event); }); });
+  }
+  scene.actor("setter", [&] {
+    bell.ring_for_all();
+    shm::set(event);
+    bell.ring_for_all();
+  });
+  scene.actor("rings", [&] { Ring{}(bell); });
+  scene.play();
+}
+struct ForOne {
+  void operator()(shm::Bell& bell) const { bell.ring(); }
+};
+struct ForTheDead {
+  void operator()(shm::Bell& bell) const { bell.ring_for_the_dead(); }
+};
+
+// The usual pattern: clear it, look for work, wait; nobody sleeps while there is work.
+void cleared_before_the_look(Scene& scene) {
+  shm::EventBody event{};
+  shm::Bell bell{};
+  sys::Atomic<int> work{0};
+  Data<int> prepared;
+  shm::set(event);
+  scene.actor("worker", [&] {
+    shm::clear(event);
+    if (work.load(std::memory_order_seq_cst) == 1) return;
+    sleep_until(bell, [&] { return shm::is_set(event); });
+    scene.require(work.load(std::memory_order_relaxed) == 1, "woken for nothing");
+    scene.require(prepared.read() == 1, "not as it was when it was set");
+  });
+  scene.actor("setter", [&] {
+    prepared.write(1);
+    work.store(1, std::memory_order_seq_cst);
+    shm::set(event);
+    bell.ring_for_all();
+  });
+  scene.play();
+}
+
+// Who sets it is counted, whatever others do.
+void set_and_cleared_by_several(Scene& scene) {
+  shm::EventBody event{};
+  std::array<Data<int>, 3> sets;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    scene.actor("one", [&, i] {
+      if (i != 0) sets[i].write(shm::set(event) ? 1 : 0);
+      shm::clear(event);
+    });
+  }
+  scene.actor("setter", [&] { sets[0].write(shm::set(event) ? 1 : 0); });
+  scene.play();
+  std::uint64_t count = 0;
+  for (const Data<int>& set : sets) count += static_cast<std::uint64_t>(set.read());
+  scene.require(event.word.load(std::memory_order_relaxed) >> 1U == count, "a time is lost");
+}
+
+constexpr const char* kLooked = "the look at the bit, which comes before it, orders it";
+constexpr const char* kStale =
+    "the swap decides; who believes that all are free adds one, and the sum is the same";
+constexpr const char* kFigure = "of a moment that has passed when it is told";
+
 TEST(LockScheduleTest, OneAtATimeIsInAndWhoSleepsIsWoken) {
   expect_right_in_all("two lockers", two_lockers, {.old_reads = 1});
   expect_right_in_all("one locks twice, another once", twice_and_once, {.old_reads = 1});
@@ -254,10 +375,65 @@ TEST(LockScheduleTest, PermitsAreNeitherLostNorDoubled) {
   expect_right_in_all("one permit, two holders", one_permit, {.old_reads = 1});
   expect_right_in_all("a permit is handed over", handed_over, {.old_reads = 1});
   expect_right_in_all("another's permit is released", released_by_another, {.old_reads = 1});
+  expect_right_in_all("two release one", two_release<1>, {.old_reads = 1});
+  expect_right_in_all("two release more than there were", two_release<0>, {.old_reads = 1});
+  expect_right_in_all("one permit of nobody's", one_extra_permit, {.old_reads = 1});
   expect_right_by_seed("a holder may die", a_holder_dies, 1);
 }
 TEST(LockScheduleTest, WhoWaitsSeesAnEventThatIsClearedAtOnce) {
   expect_right_in_all("set and cleared", set_and_cleared, {.old_reads = 1});
+  expect_right_in_all("cleared before the look", cleared_before_the_look, {.old_reads = 1});
+  expect_right_by_seed("set and cleared by several", set_and_cleared_by_several, 0.5);
+}
+TEST(LockScheduleTest, NobodySleepsThroughARing) {
+  expect_right_by_seed("two wait for an event", two_wait, 0.5);
+  expect_right_by_seed("two ring, one for the dead", two_ring<ForTheDead, 1>, 0.5);
+  expect_right_by_seed("two ring, one for one", two_ring<ForOne, 2>, 0.5);
+  expect_right_by_seed("three permits for three", three_permits_for_three, 0.5);
+}
+
+TEST(LockScheduleTest, EachBreakOfALockIsNoticed) {
+  expect_breaks_noticed("lock", {"lock.cpp", "lock.hpp"},
+                        {two_lockers, three_lockers, twice_and_once, an_owner_dies, two_repair},
+                        {{"lock.hpp", "compare_exchange_strong(mine, 0", Damage::tear,
+                          "of a held lock others change only the mark of hunger, a hint"},
+                         {"lock.hpp", "LockWord::unpack(lock.word.load", Damage::relax,
+                          "a look decides nothing, but on what the looker did itself"}},
+                        10'000);
+}
+TEST(LockScheduleTest, EachBreakOfASemaphoreIsNoticed) {
+  expect_breaks_noticed(
+      "semaphore", {"semaphore.cpp", "semaphore.hpp"},
+      {one_permit, handed_over, released_by_another, a_holder_dies, two_release<1>, two_release<0>,
+       one_extra_permit},
+      {{"semaphore.cpp", "const std::uint64_t bits = words_[at].load", Damage::relax, kStale},
+       {"semaphore.cpp", "changes += PermitWord::unpack", Damage::relax, kStale},
+       {"semaphore.cpp", "value = head_.extra.load", Damage::relax, kFigure},
+       {"semaphore.cpp", "const PermitWord permit = PermitWord::unpack(word.load", Damage::relax,
+        kFigure},
+       {"semaphore.hpp", "bits = word.load(", Damage::relax,
+        "the proof of death orders it, and the swap decides"}},
+      10'000);
+}
+TEST(LockScheduleTest, EachBreakOfAnEventIsNoticed) {
+  expect_breaks_noticed("event", {"event.hpp"},
+                        {set_and_cleared, cleared_before_the_look, set_and_cleared_by_several}, {},
+                        10'000);
+}
+TEST(LockScheduleTest, EachBreakOfABellIsNoticed) {
+  expect_breaks_noticed(
+      "bell", {"bell.hpp"},
+      {two_lockers, an_owner_dies, set_and_cleared, two_wait, two_ring<ForTheDead, 1>,
+       two_ring<ForOne, 2>},
+      {{"bell.hpp", "word.fetch_or(1", Damage::drop, "nobody sleeps then"},
+       {"bell.hpp", "rung = word.fetch_add", Damage::relax, kLooked},
+       {"bell.hpp", "compare_exchange_weak(bits", Damage::relax, kLooked},
+       {"bell.hpp", "compare_exchange_strong(rung", Damage::relax, kLooked},
+       {"bell.hpp", "compare_exchange_strong(rung", Damage::drop,
+        "the bit that stays costs the next ring a call"},
+       {"bell.hpp", "word.fetch_add(2, std::memory_order_seq_cst);", Damage::relax,
+        "beyond the explorer: it would have to overtake the change before it"}},
+      100'000);
 }
 
 }  // namespace

@@ -86,12 +86,19 @@ void EveryInstruction::every_one(const KillAfter& kill_after) {
   // Two runs of an operation need not have the same length: only when several have ended before
   // the n-th instruction is there none.
   constexpr int kEnough = 5;
-  constexpr long kMostStrays = 1000;
+  constexpr int kMostStrays = 20;
   int ended = 0;
+  int strays_here = 0;
   for (long n = 0; ended < kEnough && !testing::Test::HasFailure(); ++n) {
     const long strays = strays_;
-    ended = once(kill_after, n) ? 0 : ended + 1;
-    if (strays_ != strays && strays_ < kMostStrays) --n;
+    const bool went_on = once(kill_after, n);
+    // Where one that took another way ended says nothing of this instruction.
+    if (strays_ != strays) {
+      if (++strays_here < kMostStrays) --n;
+      continue;
+    }
+    strays_here = 0;
+    ended = went_on ? 0 : ended + 1;
   }
 }
 
@@ -157,15 +164,18 @@ EveryInstruction::Run Path::go(Stepper& stepper, long n, const std::function<boo
     addresses_.clear();
     stepper.record(&addresses_);
   }
-  const long start = n == EveryInstruction::kToTheEnd ? 0 : best_before(n);
+  const bool steps_all = n == EveryInstruction::kToTheEnd || strays_ >= kMostStrays;
+  const long start = steps_all ? 0 : best_before(n);
   if (start > 0) {
     const auto at = static_cast<std::size_t>(start);
     // It may take another way this time: then it is killed wherever that led.
     const Stepper::Seen seen = stepper.run_to(addresses_[at], times_[at], start);
     run.strayed = seen != Stepper::Seen::step;
     run.at_end = seen == Stepper::Seen::mark || seen == Stepper::Seen::ended;
+    strays_ = run.strayed ? strays_ + 1 : 0;
     if (run.strayed) return run;
   }
+  strays_ = 0;
   const Deadline guard(kHangGuard * 4);
   while (stepper.taken() - base < n) {
     const Stepper::Seen seen = stepper.step();

@@ -88,7 +88,11 @@ class Path {
   [[nodiscard]] long best_before(long n) const;
 
   std::vector<std::uint64_t> addresses_;  // of the instruction after so many
-  std::vector<long> times_;               // how often the way has been there, this time included
+  // So often in a row another way was taken than at first: then each instruction is stepped
+  // through.
+  static constexpr int kMostStrays = 3;
+  int strays_ = 0;
+  std::vector<long> times_;  // how often the way has been there, this time included
 };
 
 // "arena: adopt a slab" as the name of a test: "ArenaAdoptASlab".
