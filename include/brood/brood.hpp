@@ -4,6 +4,8 @@
 // clang-format off
 #include "brood/pool.hpp"
 #include "brood/pool_options.hpp"
+#include "brood/progress.hpp"
+#include "brood/latency.hpp"
 #include "brood/initializer.hpp"
 #include "brood/worker.hpp"
 #include "brood/future.hpp"

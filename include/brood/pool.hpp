@@ -255,7 +255,7 @@ class Pool {
   template <class How, class F, class Range>
   auto mapped(F& f, Range&& range, const MapOptions& options) {
     using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
-    return detail::MapCall<Job>(core_, f, options.chunk_size, range);
+    return detail::MapCall<Job>(core_, f, options.chunk_size, range, options.progress);
   }
 
   template <class How, class F, class Range>

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "brood/initializer.hpp"
+#include "brood/latency.hpp"
 #include "brood/process_options.hpp"
+#include "brood/progress.hpp"
 #include "brood/start_method.hpp"
 
 namespace brood {
@@ -103,6 +105,8 @@ struct MapOptions {
   // Elements that go to a worker at once. 0: so many that they take it about 1.5 ms, which is tried
   // first with small chunks, for up to 2 ms; long ones go one by one.
   std::size_t chunk_size = 0;
+  // Of a call that waits for all results.
+  Progress progress = {};
   std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
 };
 
@@ -125,6 +129,10 @@ struct PoolStats {
   std::uint64_t timed_out = 0;  // tasks and elements that ended with TaskTimeout
   std::uint64_t retried = 0;    // tasks started again by another worker
   std::uint64_t cancelled = 0;  // tasks that ended with Cancelled
+  // From submit() to being taken, and from there to the end. Of map: of its chunks. Of the first
+  // thousand tasks each is timed, then one in sixteen.
+  LatencyHistogram waiting_time;
+  LatencyHistogram running_time;
 };
 
 }  // namespace brood

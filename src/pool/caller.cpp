@@ -369,6 +369,10 @@ class PoolCaller final : public detail::PoolCore {
     return stats;
   }
 
+  [[nodiscard]] std::uint64_t deaths() const noexcept override {
+    return view_.supervisor().died.load(std::memory_order_relaxed);
+  }
+
  private:
   // ---- making it
 

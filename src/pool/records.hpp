@@ -52,6 +52,7 @@ class Records {
 
  private:
   std::uint32_t take_record();
+  bool is_timed() noexcept;
   void grow();
   RingWriter& ring_of(std::size_t priority);
   void reserve_ring(std::size_t priority, std::size_t capacity);
@@ -73,6 +74,7 @@ class Records {
   // Most urgent first; those but for the normal one begin with their first task.
   std::array<RingWriter, shm::kPriorities> rings_;
   std::vector<std::uint32_t> free_;
+  std::uint64_t drafts_ = 0;
   std::vector<detail::TaskTicket> abandoned_;  // released before their task ended
   std::size_t next_abandoned_ = 0;
   std::uint64_t next_number_ = 0;  // of the next task

@@ -50,6 +50,13 @@ void read_worker(const PoolView& view, std::uint16_t slot, const NameOf& name_of
   }
 }
 
+void read_latency(const shm::LatencyCounts& from, LatencyHistogram& to) {
+  static_assert(shm::kLatencySteps == LatencyHistogram::kSteps);
+  for (std::size_t step = 0; step < from.size(); ++step) {
+    to.counts[step] = from[step].load(std::memory_order_relaxed);
+  }
+}
+
 }  // namespace
 
 PoolStats read_stats(const PoolView& view, std::size_t workers, const NameOf& name_of) {
@@ -57,6 +64,8 @@ PoolStats read_stats(const PoolView& view, std::size_t workers, const NameOf& na
   stats.workers.resize(workers);
   const shm::SupervisorHeader& header = view.supervisor();
   stats.died = header.died.load(std::memory_order_relaxed);
+  read_latency(view.shared().waiting, stats.waiting_time);
+  read_latency(view.shared().running, stats.running_time);
   stats.timed_out = view.shared().timed_out.load(std::memory_order_relaxed);
   stats.retried = header.retried.load(std::memory_order_relaxed);
   stats.done = header.retired_done.load(std::memory_order_relaxed) +

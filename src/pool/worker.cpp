@@ -14,6 +14,7 @@
 #include "brood/detail/object.hpp"
 #include "brood/detail/thunk.hpp"
 #include "brood/error.hpp"
+#include "brood/latency.hpp"
 #include "brood/task.hpp"
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
@@ -376,6 +377,7 @@ class Worker final : public detail::TaskFrame {
     in_user_code_ = false;
     index_ = task.index;
     running_.store(state_, std::memory_order_relaxed);
+    const std::int64_t taken_ns = count_waiting_time();
     do {
       begin_attempt();
       try {
@@ -402,6 +404,7 @@ class Worker final : public detail::TaskFrame {
       return wish(LeaveWish::yields);
     }
     if (!request_->cells) ++served_;
+    if (taken_ns != 0) count_latency(shared_.running, sys::now_ns() - taken_ns);
     desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
   }
@@ -513,6 +516,29 @@ class Worker final : public detail::TaskFrame {
 
   [[nodiscard]] shm::TaskWord word() const noexcept {
     return shm::TaskWord::unpack(state_->word.load(std::memory_order_acquire));
+  }
+
+  // ---- statistics
+
+  static void count_latency(shm::LatencyCounts& counts, std::int64_t ns) noexcept {
+    const std::size_t step = LatencyHistogram::step_of(std::chrono::nanoseconds(ns));
+    counts[step].fetch_add(1, std::memory_order_relaxed);
+  }
+
+  // When the task was taken, if it is one that is timed; of the first attempt only, since whoever
+  // tried before may have begun a reply.
+  std::int64_t count_waiting_time() noexcept {
+    if (!request_->has(shm::TaskFlag::timed)) return 0;
+    const std::int64_t now = sys::now_ns();
+    if (state_->attempts.load(std::memory_order_relaxed) == 0 && first_attempt_of_chunk()) {
+      std::int64_t submitted = 0;
+      std::memcpy(&submitted, state_->reply.data(), sizeof submitted);
+      count_latency(shared_.waiting, now - submitted);
+    }
+    return now;
+  }
+  [[nodiscard]] bool first_attempt_of_chunk() const noexcept {
+    return state_->progress.load(std::memory_order_relaxed) == 0;
   }
 
   // For the size of the chunks to come.

@@ -189,6 +189,7 @@ inline constexpr std::int64_t kNoLimitNs = INT64_MAX;
 enum class TaskFlag : std::uint16_t {
   retry_exceptions = 1,  // what the function throws counts as a failed attempt
   limited = 2,           // has a timeout or a deadline
+  timed = 4,             // while it waits, its reply begins with when it was submitted
 };
 
 // Written by the caller before the commit, by nobody after it.
@@ -408,6 +409,10 @@ struct CompletionHeader {
 };
 inline constexpr std::uint32_t kCompletionRingLog = 16;
 
+// Of the times that some tasks took, by LatencyHistogram::step_of(). Statistics, no more.
+inline constexpr std::size_t kLatencySteps = 160;
+using LatencyCounts = std::array<sys::Atomic<std::uint64_t>, kLatencySteps>;
+
 struct SharedHeader {
   sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
   // 1: an arena was used since the supervisor last found nothing to give back.
@@ -421,6 +426,8 @@ struct SharedHeader {
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
   alignas(64) CompletionHeader completions;
+  alignas(64) LatencyCounts waiting;
+  LatencyCounts running;
 };
 
 enum class WorkerStage : std::uint32_t {

@@ -150,6 +150,8 @@ std::vector<CallKind> make_kinds() {
       {"flock", SYS_flock, {EINTR, EAGAIN, ENOLCK, EPERM}},
       {"getdents64", SYS_getdents64, {ENOENT, ENOMEM}},
       {"readlinkat", SYS_readlinkat, {ENOENT, EACCES, ENOMEM}},
+      // Only where progress is to be drawn.
+      {"ioctl", SYS_ioctl, {ENOTTY, EIO}, nullptr, false, true},
       {"fchdir", SYS_fchdir, {EACCES, ENOTDIR}},
       {"setsockopt", SYS_setsockopt, {ENOPROTOOPT, EPERM}},
       {"read", SYS_read, {EINTR, EIO, ENOMEM, ESRCH}},

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "brood/detail/call_job.hpp"
+#include "brood/progress.hpp"
 #include "brood/result.hpp"
 
 namespace brood::detail {
@@ -277,12 +278,15 @@ class MapCall final : public MapHandle<typename Job::Result> {
 
   // Submits all chunks.
   template <class F, class Range>
-  MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size, Range& range)
+  MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size, Range& range,
+          const Progress& progress = {})
       : core_(std::move(core)), function_(f), chunk_size_(chunk_size) {
     if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
+    const std::uint64_t deaths = core_->deaths();
     Job::Callable::check(function_, core_->addresses());
     try {
       submit(range);
+      if (progress.wanted()) meter_.emplace(progress, elements_, deaths);
     } catch (...) {
       release();
       throw;
@@ -417,15 +421,25 @@ class MapCall final : public MapHandle<typename Job::Result> {
   void gather(DeadlineNs deadline, Accept&& accept) {
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
-      if (!core_->wait(chunk.task, deadline)) {
-        throw TimeoutError("brood: map did not end in time");
-      }
+      if (!await(chunk, deadline)) throw TimeoutError("brood: map did not end in time");
       for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(chunk.task, i, position + i);
       position += chunk.elements;
     }
+    if (meter_) meter_->report(elements_, core_->deaths());
+  }
+
+  bool await(const Chunk& chunk, DeadlineNs deadline) {
+    while (meter_) {
+      const DeadlineNs next = meter_->next_ns();
+      const bool ended = core_->wait(chunk.task, std::min(deadline, next));
+      if (deadline_after({}) >= next) meter_->report(done(), core_->deaths());
+      if (ended || next > deadline) return ended;
+    }
+    return core_->wait(chunk.task, deadline);
   }
 
   std::shared_ptr<PoolCore> core_;
+  std::optional<ProgressMeter> meter_;
   typename Job::Function function_;
   std::size_t chunk_size_;
   std::size_t elements_ = 0;

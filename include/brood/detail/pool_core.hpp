@@ -150,6 +150,8 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   virtual bool join_until(DeadlineNs deadline) = 0;
   virtual bool shutdown(DeadlineNs drain, std::chrono::nanoseconds term) = 0;
   [[nodiscard]] virtual PoolStats stats() const = 0;
+  // Of workers, while the pool ran.
+  [[nodiscard]] virtual std::uint64_t deaths() const noexcept { return 0; }
   // As the destructor of Pool: ends everything, bounded.
   virtual void end() noexcept = 0;
 };
