@@ -54,8 +54,8 @@ inline constexpr InlineExecutor inline_executor{};
 
 // The completion thread: there is one in the process while any continuation, callback or co_await
 // waits for a task that is to go on anywhere but in a waiting thread or on a Loop. It waits for
-// those tasks and posts to their executors; it takes none of the process's signals, and an exit ends
-// it. While it is there the process has more than one thread: call init() before, or make your
+// those tasks and posts to their executors; it takes none of the process's signals, and an exit
+// ends it. While it is there the process has more than one thread: call init() before, or make your
 // pools before.
 
 namespace detail {
