@@ -85,7 +85,7 @@ void PoolScene::run(Scene& scene, int number, shm::RingEntry task) {
   }
   replies_[index].write(arguments_[index].read());
   view_.state(index).kind = shm::ReplyKind::value_inline;
-  scene.require(pool::finish_task(view_.state(index), worker(number)), "a task taken away");
+  scene.require(pool::finish_task(view_.state(index), worker(number)).done, "a task taken away");
 }
 
 void PoolScene::work(Scene& scene, int number, Idle how) {
