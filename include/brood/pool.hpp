@@ -221,6 +221,15 @@ class Pool {
 
   [[nodiscard]] PoolStats stats() const { return core().stats(); }
 
+ protected:
+  // A pool of another kind: ThreadPool.
+  explicit Pool(std::shared_ptr<detail::PoolCore> core) noexcept : core_(std::move(core)) {}
+
+  [[nodiscard]] detail::PoolCore& core() const {
+    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
+    return *core_;
+  }
+
  private:
   static PoolOptions with_workers(std::size_t workers) {
     PoolOptions options;
@@ -276,11 +285,6 @@ class Pool {
     return LazyResults<Source, typename Job::Result, as_results>(
         Source(core_, f, std::views::all(std::forward<Range>(range)), options.chunk_size,
                options.timeout));
-  }
-
-  [[nodiscard]] detail::PoolCore& core() const {
-    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
-    return *core_;
   }
 
   void end() noexcept;

@@ -19,6 +19,7 @@
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
 #include "pool/exception.hpp"
+#include "pool/stop.hpp"
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/work_search.hpp"
@@ -762,6 +763,9 @@ void worker_main(const WorkerStart& start) noexcept {
 namespace brood {
 
 bool stop_requested() noexcept {
+  if (pool::stop_of_thread != nullptr) {
+    return pool::stop_of_thread->load(std::memory_order_relaxed);
+  }
   return pool::the_worker != nullptr && pool::the_worker->stop_requested();
 }
 

@@ -372,6 +372,54 @@ TEST_P(StopTaskTest, AStopTokenMayOutliveTaskAndPool) {
   source.request_stop();
 }
 
+TEST_P(StopTaskTest, CancellingRunsTheContinuations) {
+  Pool pool(impatient(1));
+  Event begun;
+  Event never;
+  Loop loop;
+  std::vector<std::string> heard;
+  const auto value = [&](int) { heard.push_back("value"); };
+  const auto error = [&](std::exception_ptr e) {
+    heard.push_back(outcome_of([&] { std::rethrow_exception(e); }));
+  };
+  auto runs = pool.submit(hold, begun, never);
+  auto waits = pool.submit(answer);
+  begun.wait();
+  std::stop_source source;
+  auto told = pool.submit({.stop = source.get_token()}, answer);
+  EXPECT_TRUE(runs.cancel());
+  EXPECT_TRUE(waits.cancel());
+  source.request_stop();
+  for (auto* future : {&runs, &waits, &told}) std::move(*future).notify(loop, value, error);
+  EXPECT_TRUE(wait_until([&] {
+    loop.run_for(10ms);
+    return heard.size() == 3;
+  }));
+  for (const std::string& what : heard) EXPECT_NE(what.find("cancelled"), std::string::npos);
+}
+
+TEST_P(StopTaskTest, WhoWaitsForSeveralHearsOfCancelsAndTimeLimits) {
+  Pool pool(impatient(1));
+  Event begun;
+  Event never;
+  std::vector<Future<int>> futures;
+  futures.push_back(pool.submit(hold, begun, never));
+  futures.push_back(pool.submit(answer));
+  begun.wait();
+  futures.push_back(pool.submit({.deadline = std::chrono::steady_clock::now() + 30ms}, answer));
+  std::thread canceller([&] {
+    std::this_thread::sleep_for(10ms);
+    EXPECT_TRUE(futures[1].cancel());
+  });
+  std::vector<std::size_t> order;
+  for (const std::size_t i : as_completed(futures)) {
+    order.push_back(i);
+    if (order.size() == 2) EXPECT_TRUE(futures[0].cancel());
+  }
+  canceller.join();
+  EXPECT_EQ(order, (std::vector<std::size_t>{1, 2, 0}));
+}
+
 // Each of these races with the end of its task: whichever wins, there is one outcome, and no worker
 // dies for a task that it has ended.
 TEST_P(StopTaskTest, CancellingRacesWithTheEnd) {

@@ -121,6 +121,24 @@ TEST(TaskTest, ATaskIsPublishedClaimedFinishedAndReleased) {
   EXPECT_TRUE(same(r.word(), TaskWord{}));
 }
 
+TEST(TaskTest, WhoEndsItIsToldThatItIsWatchedWhateverCameBetween) {
+  Record r(in_phase(TaskPhase::free));
+  EXPECT_FALSE(announce_watcher(r.state, kGeneration)) << "not a task";
+  publish_task(r.state, kGeneration);
+  EXPECT_FALSE(announce_watcher(r.state, kGeneration + 1));
+  EXPECT_TRUE(announce_watcher(r.state, kGeneration));
+  EXPECT_TRUE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_TRUE(return_task(r.state, kWorker));
+  EXPECT_TRUE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_TRUE(announce_waiter(r.state, kGeneration).has_value());
+  EXPECT_TRUE(announce_watcher(r.state, kGeneration));
+  const Finished finished = finish_task(r.state, kWorker);
+  EXPECT_TRUE(finished.done && finished.watched);
+  EXPECT_EQ(finished.generation, kGeneration);
+  EXPECT_FALSE(announce_watcher(r.state, kGeneration)) << "it has ended";
+  EXPECT_TRUE(same(r.word(), in_phase(TaskPhase::done)));
+}
+
 // `step` succeeds from phase `from` alone, and then leads to `to`.
 template <class Step>
 void only_from(TaskPhase from, const TaskWord& to, Step&& step) {
