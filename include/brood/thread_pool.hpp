@@ -19,7 +19,8 @@ namespace brood {
 //   Ownership: as Pool; a copy in a forked child is inert.
 //   Errors:    exceptions of tasks arrive unchanged, those of brood too, and have no RemoteInfo. Of
 //              TaskOptions only `stop` is observed: nothing hurries somebody who is debugging. What
-//              is cancelled while it runs goes on, and hears of it by stop_requested().
+//              is cancelled while it runs goes on, and hears of it by stop_requested(). resize()
+//              throws Error.
 //              std::system_error if threads can't be made.
 //   Death:     of a task is that of this process.
 class ThreadPool : public Pool {

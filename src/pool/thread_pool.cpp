@@ -154,6 +154,9 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
   [[nodiscard]] TaskSpec spec_of(const TaskOptions& /*options*/) const override {
     return defaults_;
   }
+  void resize(std::size_t workers) override {
+    if (workers != done_.size()) throw Error("brood: a ThreadPool keeps the threads it began with");
+  }
   bool admit(DeadlineNs /*deadline*/) override { return true; }
   void leave() noexcept override {}
   [[nodiscard]] detail::Addresses addresses() const noexcept override {
@@ -179,7 +182,8 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     free_.pop_back();
     task->generation = ++last_generation_ == 0 ? ++last_generation_ : last_generation_;
     tasks_[index] = task;
-    return {index, std::as_writable_bytes(std::span(task->arguments)).first(spec.argument_bytes)};
+    return {index, spec.priority,
+            std::as_writable_bytes(std::span(task->arguments)).first(spec.argument_bytes)};
   }
   void drop(const TaskDraft& draft) noexcept override {
     const std::lock_guard lock(mutex_);

@@ -220,5 +220,31 @@ TEST_P(DefaultPoolTest, IsMadeOnceAndEndsWithTheProgram) {
   EXPECT_EQ(run.end, "exit 0") << run.out;
 }
 
+TEST(ThreadPoolTest, WaitingTasksAreCancelledAndRunningOnesAreAskedToStop) {
+  ThreadPool pool(1);
+  std::atomic<bool> begun{false};
+  static std::atomic<bool>* flag = nullptr;
+  flag = &begun;
+  auto runs = pool.submit([] {
+    flag->store(true);
+    while (!stop_requested()) std::this_thread::yield();
+    return 1;
+  });
+  std::stop_source source;
+  auto waits = pool.submit({.stop = source.get_token()}, [] { return 2; });
+  EXPECT_TRUE(wait_until([&] { return begun.load(); }));
+  EXPECT_TRUE(runs.running());
+  source.request_stop();
+  EXPECT_THROW(waits.get(), Cancelled);
+  EXPECT_TRUE(runs.cancel());
+  EXPECT_TRUE(runs.cancelled());
+  EXPECT_THROW(runs.get(), Cancelled);
+  auto ended = pool.submit([] { return 3; });
+  ended.wait();
+  EXPECT_FALSE(ended.cancel());
+  EXPECT_EQ(ended.get(), 3);
+  EXPECT_FALSE(stop_requested());
+}
+
 }  // namespace
 }  // namespace brood::test
