@@ -132,7 +132,7 @@ TEST(TaskTest, WhoEndsItIsToldThatItIsWatchedWhateverCameBetween) {
   EXPECT_TRUE(claim_task(r.state, kGeneration, kWorker));
   EXPECT_TRUE(announce_waiter(r.state, kGeneration).has_value());
   EXPECT_TRUE(announce_watcher(r.state, kGeneration));
-  const Finished finished = finish_task(r.state, kWorker);
+  const Step finished = finish_task(r.state, kWorker);
   EXPECT_TRUE(finished.done && finished.watched);
   EXPECT_EQ(finished.generation, kGeneration);
   EXPECT_FALSE(announce_watcher(r.state, kGeneration)) << "it has ended";
