@@ -256,7 +256,6 @@ class Pool {
   template <class F, class... Args>
   auto admitted(const TaskOptions& options, detail::DeadlineNs deadline, F& f, Args&&... args) {
     auto future = admitted(core().spec_of(options), deadline, f, std::forward<Args>(args)...);
-    // Asked already, it cancels at once.
     if (future && options.stop.stop_possible()) core().cancel_on(options.stop, future->task_);
     return future;
   }

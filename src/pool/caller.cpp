@@ -108,7 +108,8 @@ class PoolCaller final : public detail::PoolCore {
     make_segment();
     make_shared_objects();
     waiting_.emplace(view_, options.max_pending);
-    view_.caller().seed = options.seed ? *options.seed : random_seed();
+    view_.caller().seed = options.seed ? *options.seed : random_number();
+    view_.caller().door_id.store(random_number(), std::memory_order_relaxed);
     view_.caller().workers.store(static_cast<std::uint32_t>(workers_), std::memory_order_relaxed);
     if (choice.method == StartMethod::fork) {
       fork_supervisor(family, options, choice.asked_for);
@@ -140,6 +141,7 @@ class PoolCaller final : public detail::PoolCore {
       throw Error("brood: TaskOptions::priority is none of Priority's values");
     }
     spec.name = options.name;
+    spec.is_cancelled = options.stop.stop_requested();
     return spec;
   }
 
@@ -183,6 +185,10 @@ class PoolCaller final : public detail::PoolCore {
   TaskTicket commit(const TaskDraft& draft, detail::TaskBaggage baggage) override {
     const std::int64_t deadline = view_.request(draft.index).deadline_ns;
     const TaskTicket task = records_->commit(draft, std::move(baggage));
+    if (draft.is_cancelled) {
+      cancelled_.fetch_add(1, std::memory_order_relaxed);
+      return task;
+    }
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     // Somebody who looks will find it, or pass the rest on.
     if (idle_.anyone_looking() || idle_.wake_one()) return task;
@@ -702,7 +708,7 @@ class PoolCaller final : public detail::PoolCore {
     if (watches_ != nullptr) watches_->abandon();
   }
 
-  static std::uint64_t random_seed() noexcept {
+  static std::uint64_t random_number() noexcept {
     std::uint64_t seed = 0;
     sys::random_bytes(std::as_writable_bytes(std::span(&seed, 1)));
     return seed;

@@ -12,6 +12,7 @@
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
+#include "pool/stop_door.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/template.hpp"
 #include "pool/worker.hpp"
@@ -415,6 +416,7 @@ class Supervisor {
     view_.entry(slot).role.store(WorkerRole::none, std::memory_order_relaxed);
     // What it held among the family's objects is the warden's to give back.
     if (!tenant.announced) announce(tenant.pid, tenant.pidfd.get(), tenant.member);
+    set_stop_door(view_, tenant.id, false);
     outbox_.sweep(tenant.id);
     owners_.mark_dead(tenant.id);
     owners_.release(tenant.id);
@@ -763,6 +765,9 @@ class Supervisor {
       ending_ = terminating_ = true;
       kill_at_ns_ = now_ + view_.caller().term_ms.load(std::memory_order_relaxed) * kMs;
       signal_workers(sys::signal_number::kTerminate);
+      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
+        if (tenants_[slot].used()) knock_at_stop_door(view_, tenants_[slot].id);
+      }
       signal_workers(sys::signal_number::kContinue);
     }
     if (order >= PoolOrder::kill && !ending_) ending_ = true;

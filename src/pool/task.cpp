@@ -78,6 +78,11 @@ void publish_task(TaskState& state, std::uint32_t generation) noexcept {
                    std::memory_order_release);
 }
 
+void publish_cancelled_task(TaskState& state, std::uint32_t generation) noexcept {
+  state.word.store(ended(TaskWord{TaskPhase::pending, false, {}, generation}, true, false).pack(),
+                   std::memory_order_release);
+}
+
 bool claim_task(TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept {
   return change(state,
                 [&](const TaskWord& now) -> std::optional<TaskWord> {

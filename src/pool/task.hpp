@@ -20,6 +20,9 @@ namespace brood::pool {
 // Caller: a free record becomes pending under `generation`.
 void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
 
+// Caller: the same, but it is cancelled already, and no worker will hear of it.
+void publish_cancelled_task(shm::TaskState& state, std::uint32_t generation) noexcept;
+
 // Worker: takes a pending task of this generation.
 bool claim_task(shm::TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept;
 

@@ -5,6 +5,7 @@
 
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
+#include "pool/stop_door.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
 
@@ -73,7 +74,7 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
   const std::uint32_t attempts = state.attempts.load(std::memory_order_relaxed);
   if (watch.entry != task.pack() || watch.element != element || watch.attempts != attempts) {
     const bool same_task = watch.entry == task.pack();
-    watch = {task.pack(), element, attempts, now, same_task ? watch.settled_ns : 0, false};
+    watch = {task.pack(), element, attempts, now, same_task ? watch.settled_ns : 0, false, false};
   }
   const shm::TaskRequest& request = view_.request(task.index);
   std::int64_t limit = shm::kNoLimitNs;
@@ -93,6 +94,8 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
     }
   }
   if (!word.settled && !word.expired) return false;
+  if (!watch.told) knock_at_stop_door(view_, worker);
+  watch.told = true;
   if (word.settled && watch.settled_ns == 0) watch.settled_ns = now;
   // A mark that the last element left does not shorten the time of this one.
   const std::int64_t kill_ns = sum(word.settled ? watch.settled_ns : limit, grace_ns_);

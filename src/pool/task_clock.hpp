@@ -21,6 +21,7 @@ struct StopWatch {
   std::uint32_t attempts = 0;
   std::int64_t since_ns = 0;    // when it was first seen in this attempt
   std::int64_t settled_ns = 0;  // when it was first seen settled; 0: never
+  bool told = false;            // by its stop door that it is to stop
   bool doomed = false;          // the worker has been condemned for it
 };
 

@@ -65,6 +65,22 @@ struct ThreadTask {
   std::uint32_t ended = 0;  // waiters sleep on it
   std::atomic<bool> is_taken{false};
   std::atomic<bool> is_cancelled{false};  // its outcomes are not to be looked at
+  std::mutex stop_mutex;                  // guards the next
+  sys::Fd stop;                           // an event, set when it is cancelled
+
+  void cancel() noexcept {
+    const std::lock_guard lock(stop_mutex);
+    is_cancelled.store(true);
+    if (stop) sys::set_event(stop.get());
+  }
+  int stop_fd() {
+    const std::lock_guard lock(stop_mutex);
+    if (!stop) {
+      stop = sys::Fd(static_cast<int>(sys::require(sys::open_event(), "opening stop_fd()")));
+      if (is_cancelled.load()) sys::set_event(stop.get());
+    }
+    return stop.get();
+  }
   bool is_released = false;
   std::vector<Watcher> watchers;
   sys::Fd door;
@@ -73,6 +89,8 @@ struct ThreadTask {
     return std::atomic_ref(const_cast<std::uint32_t&>(ended)).load(std::memory_order_acquire) != 0;
   }
 };
+
+constinit thread_local ThreadTask* task_of_thread = nullptr;
 
 // What thunks see of a task that runs in a thread.
 class ThreadFrame final : public detail::TaskFrame {
@@ -151,8 +169,10 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
 
   [[nodiscard]] std::size_t workers() const noexcept override { return done_.size(); }
   [[nodiscard]] const TaskSpec& defaults() const noexcept override { return defaults_; }
-  [[nodiscard]] TaskSpec spec_of(const TaskOptions& /*options*/) const override {
-    return defaults_;
+  [[nodiscard]] TaskSpec spec_of(const TaskOptions& options) const override {
+    TaskSpec spec = defaults_;
+    spec.is_cancelled = options.stop.stop_requested();
+    return spec;
   }
   void resize(std::size_t workers) override {
     if (workers != done_.size()) throw Error("brood: a ThreadPool keeps the threads it began with");
@@ -182,7 +202,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     free_.pop_back();
     task->generation = ++last_generation_ == 0 ? ++last_generation_ : last_generation_;
     tasks_[index] = task;
-    return {index, spec.priority,
+    return {index, spec.priority, spec.is_cancelled,
             std::as_writable_bytes(std::span(task->arguments)).first(spec.argument_bytes)};
   }
   void drop(const TaskDraft& draft) noexcept override {
@@ -194,6 +214,11 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     const std::lock_guard lock(mutex_);
     const std::shared_ptr<ThreadTask>& task = tasks_[draft.index];
     task->baggage = std::move(baggage);
+    if (draft.is_cancelled) {
+      task->cancel();
+      finish_locked(*task);
+      return {draft.index, task->generation};
+    }
     queue_.push_back({task, {}});
     change_->notify_one();
     return {draft.index, task->generation};
@@ -240,7 +265,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     const auto task = find_locked(ticket);
     if (task == nullptr) return false;
     if (task->has_ended()) return task->is_cancelled.load();
-    task->is_cancelled.store(true);
+    task->cancel();
     std::erase_if(queue_, [&](const Item& item) { return item.task == task; });
     finish_locked(*task);
     return true;
@@ -467,6 +492,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     };
     ThreadFrame frame(task, bound, bytes);
     pool::stop_of_thread = &task.is_cancelled;
+    task_of_thread = &task;
     try {
       detail::find_thunk(task.spec.thunk).run(frame);
     } catch (...) {
@@ -561,6 +587,8 @@ struct TheDefaultPool {
 };
 
 }  // namespace
+
+int pool::stop_fd_of_thread() { return task_of_thread->stop_fd(); }
 
 ThreadPool::ThreadPool(std::size_t workers) : Pool(std::make_shared<ThreadCore>(workers)) {}
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <unordered_map>
 #include <utility>
@@ -20,6 +21,7 @@
 #include "pool/completions.hpp"
 #include "pool/exception.hpp"
 #include "pool/stop.hpp"
+#include "pool/stop_door.hpp"
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/work_search.hpp"
@@ -31,10 +33,13 @@
 #include "start/process_name.hpp"
 #include "start/surroundings.hpp"
 #include "sys/clock.hpp"
+#include "sys/datagram.hpp"
+#include "sys/fd.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "sys/syscall.hpp"
 #include "warden/family.hpp"
 
 namespace brood::pool {
@@ -115,7 +120,8 @@ class Worker final : public detail::TaskFrame {
   [[nodiscard]] bool stop_requested() noexcept {
     const shm::TaskState* state = running_.load(std::memory_order_relaxed);
     if (state == nullptr) return false;
-    const auto now = shm::TaskWord::unpack(state->word.load(std::memory_order_relaxed));
+    // seq_cst: see stop_door.hpp.
+    const auto now = shm::TaskWord::unpack(state->word.load(std::memory_order_seq_cst));
     if (is_claimed_by(now, me_) && now.settled) return true;
     if (view_.caller().order.load(std::memory_order_relaxed) >= shm::PoolOrder::terminate) {
       return true;
@@ -125,6 +131,20 @@ class Worker final : public detail::TaskFrame {
     // From now on what it returns does not count: it may have been left half done.
     told_late_.store(true, std::memory_order_relaxed);
     return true;
+  }
+
+  int stop_fd() {
+    const std::lock_guard lock(stop_door_mutex_);
+    if (running_.load(std::memory_order_relaxed) == nullptr) {
+      throw Error("brood: stop_fd() is for tasks while they run");
+    }
+    if (!stop_door_) {
+      const int mailbox = sys::open_mailbox(StopDoorName(view_, me_).text());
+      stop_door_ = sys::Fd(static_cast<int>(sys::require(mailbox, "opening a task's stop_fd()")));
+      set_stop_door(view_, me_, true);
+    }
+    knock_if_late();
+    return stop_door_.get();
   }
 
   // ---- what thunks see
@@ -378,6 +398,11 @@ class Worker final : public detail::TaskFrame {
     in_user_code_ = false;
     index_ = task.index;
     running_.store(state_, std::memory_order_relaxed);
+    if (stop_door_) {
+      // What came for the task before; if it was for this one, again.
+      sys::empty_mailbox(stop_door_.get());
+      knock_if_late();
+    }
     const std::int64_t taken_ns = count_waiting_time();
     do {
       begin_attempt();
@@ -408,6 +433,10 @@ class Worker final : public detail::TaskFrame {
     if (taken_ns != 0) count_latency(shared_.running, sys::now_ns() - taken_ns);
     desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
+  }
+
+  void knock_if_late() noexcept {
+    if (stop_requested()) sys::knock(StopDoorName(view_, me_).text());
   }
 
   // ---- time limits, cancelling, and trying again (shm/pool_layout.hpp: stopping a task)
@@ -697,6 +726,8 @@ class Worker final : public detail::TaskFrame {
   std::atomic<const shm::TaskState*> running_{nullptr};
   std::atomic<std::int64_t> limit_ns_{shm::kNoLimitNs};
   std::atomic<bool> told_late_{false};
+  std::mutex stop_door_mutex_;
+  sys::Fd stop_door_;
 
   mutable bool unfit_ = false;  // for any more tasks
 };
@@ -767,6 +798,12 @@ bool stop_requested() noexcept {
     return pool::stop_of_thread->load(std::memory_order_relaxed);
   }
   return pool::the_worker != nullptr && pool::the_worker->stop_requested();
+}
+
+int stop_fd() {
+  if (pool::stop_of_thread != nullptr) return pool::stop_fd_of_thread();
+  if (pool::the_worker == nullptr) throw Error("brood: stop_fd() is for tasks while they run");
+  return pool::the_worker->stop_fd();
 }
 
 }  // namespace brood

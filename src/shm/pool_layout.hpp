@@ -425,6 +425,8 @@ struct SharedHeader {
   alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
+  // Workers whose task polls for being asked to stop, a bit per slot.
+  std::array<sys::Atomic<std::uint64_t>, kIdleWords> stop_doors;
   alignas(64) CompletionHeader completions;
   alignas(64) LatencyCounts waiting;
   LatencyCounts running;

@@ -1,5 +1,6 @@
 // Time limits, deadlines, cancelling, retries, priorities, and the limit on what waits.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -313,6 +314,43 @@ TEST_P(StopTaskTest, ACancelledTaskThatStopsKeepsItsWorker) {
   EXPECT_TRUE(future.cancel());
   EXPECT_THROW(future.get(), Cancelled);
   EXPECT_EQ(pool.apply(pid), before);
+}
+
+// Sleeps until it is asked to stop; says whether it heard of it so.
+void sleep_until_asked(Event begun, Value<int> heard) {
+  pollfd door{stop_fd(), POLLIN, 0};
+  begun.set();
+  while (!stop_requested()) {
+    if (poll(&door, 1, static_cast<int>(kHangGuard / 1ms)) != 1) return;
+  }
+  heard += 1;
+}
+
+TEST_P(StopTaskTest, ATaskMaySleepUntilItIsAskedToStop) {
+  PoolOptions options = with(1);
+  options.grace = kHangGuard;
+  Pool pool(options);
+  const int before = pool.apply(pid);
+  Value<int> heard(0);
+  for (int round = 1; round <= 3; ++round) {
+    Event begun;
+    auto cancelled = pool.submit(sleep_until_asked, begun, heard);
+    begun.wait();
+    EXPECT_TRUE(cancelled.cancel());
+    EXPECT_THROW(cancelled.get(), Cancelled);
+    Event also_begun;
+    EXPECT_THROW(pool.submit({.timeout = 30ms}, sleep_until_asked, also_begun, heard).get(),
+                 TaskTimeout);
+    EXPECT_EQ(pool.apply(pid), before);
+    EXPECT_EQ(heard.get(), 2 * round);
+  }
+  Event begun;
+  auto last = pool.submit(sleep_until_asked, begun, heard);
+  begun.wait();
+  EXPECT_FALSE(pool.shutdown(0ms));
+  const std::string outcome = outcome_of([&] { last.get(); });
+  EXPECT_TRUE(outcome == "PoolClosed" || outcome == "value") << outcome;
+  EXPECT_THROW(static_cast<void>(stop_fd()), Error) << "this is no task";
 }
 
 TEST_P(StopTaskTest, WhoWaitsForACancelledTaskIsWoken) {

@@ -2,6 +2,7 @@
 #include "brood/thread_pool.hpp"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -226,8 +227,10 @@ TEST(ThreadPoolTest, WaitingTasksAreCancelledAndRunningOnesAreAskedToStop) {
   static std::atomic<bool>* flag = nullptr;
   flag = &begun;
   auto runs = pool.submit([] {
+    pollfd door{stop_fd(), POLLIN, 0};
     flag->store(true);
-    while (!stop_requested()) std::this_thread::yield();
+    EXPECT_EQ(poll(&door, 1, -1), 1);
+    EXPECT_TRUE(stop_requested());
     return 1;
   });
   std::stop_source source;

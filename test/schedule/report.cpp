@@ -6,6 +6,7 @@
 #include <cstring>
 #include <ctime>
 #include <fstream>
+#include <functional>
 
 namespace brood::schedule {
 
@@ -16,6 +17,13 @@ constexpr double kFullSweepFactor = 30;
 bool is_full_sweep() {
   const char* sweep = std::getenv("BROOD_SWEEP");
   return sweep != nullptr && std::strcmp(sweep, "full") == 0;
+}
+
+// BROOD_SEED, or the day.
+std::uint64_t today() {
+  const char* given = std::getenv("BROOD_SEED");
+  return given != nullptr ? std::strtoull(given, nullptr, 10)
+                          : static_cast<std::uint64_t>(std::time(nullptr)) / 86'400;
 }
 
 void report(const char* name, const Limits& limits, const Result& result) {
@@ -52,6 +60,10 @@ bool can_be(const Place& place, Damage damage) {
   }
 }
 
+bool is_of_today(const std::string& what) {
+  return (std::hash<std::string>()(what) + today()) % 3 == 0;
+}
+
 // Chances by a seed of their own, always the same: what is noticed once is always noticed.
 Limits limits_for_breaks(std::uint64_t executions) { return {.seed = 1, .executions = executions}; }
 
@@ -79,9 +91,7 @@ void expect_right_in_all(const char* name, const Body& body, Limits limits) {
 }
 
 void expect_right_by_seed(const char* name, const Body& body, double seconds, Limits limits) {
-  const char* given = std::getenv("BROOD_SEED");
-  limits.seed = given != nullptr ? std::strtoull(given, nullptr, 10)
-                                 : static_cast<std::uint64_t>(std::time(nullptr)) / 86'400;
+  limits.seed = today();
   limits.seconds = is_full_sweep() ? seconds * kFullSweepFactor : seconds;
   report(name, limits, explore(limits, body));
 }
@@ -96,6 +106,7 @@ void expect_breaks_noticed(const std::string& protocol, const std::vector<std::s
   }
   std::vector<bool> used(excuses.size(), false);
   int breaks = 0;
+  int tried = 0;
   int noticed = 0;
   for (const Place& place : places()) {
     if (std::find(files.begin(), files.end(), file_of(place)) == files.end()) continue;
@@ -111,8 +122,10 @@ void expect_breaks_noticed(const std::string& protocol, const std::vector<std::s
       });
       const bool excused = excuse != excuses.end();
       if (excused) used[static_cast<std::size_t>(excuse - excuses.begin())] = true;
-      // To try in vain takes the longest: left to the full sweep.
-      if (excused && !is_full_sweep()) continue;
+      // To try in vain takes the longest: left to the full sweep, as are two thirds of the others
+      // on each day.
+      if (!is_full_sweep() && (excused || !is_of_today(what))) continue;
+      ++tried;
       const bool is = is_noticed(scenes, place, how, executions);
       noticed += is ? 1 : 0;
       if (is == excused) {
@@ -124,8 +137,7 @@ void expect_breaks_noticed(const std::string& protocol, const std::vector<std::s
     EXPECT_TRUE(used[i]) << protocol << ": there is no " << excuses[i].file << ": "
                          << excuses[i].text << " " << name_of(excuses[i].damage);
   }
-  std::printf("%-58s %8d breaks, %d noticed, %d explained\n", protocol.c_str(), breaks, noticed,
-              breaks - noticed);
+  std::printf("%-58s %8d breaks, %d tried, %d noticed\n", protocol.c_str(), breaks, tried, noticed);
 }
 
 }  // namespace brood::schedule

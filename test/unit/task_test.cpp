@@ -249,6 +249,14 @@ TEST(StopTaskTest, CancellingSettlesWhatHasNoOutcomeYet) {
   EXPECT_TRUE(same(other.word(), in_phase(TaskPhase::pending)));
 }
 
+TEST(StopTaskTest, ATaskMayBeCancelledFromTheBeginning) {
+  Record r(in_phase(TaskPhase::free));
+  publish_cancelled_task(r.state, kGeneration);
+  EXPECT_TRUE(same(r.word(), done_with(true, false)));
+  EXPECT_FALSE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_EQ(cancelled(r, kGeneration), CancelStep::already);
+}
+
 TEST(StopTaskTest, ADeadlineEndsOnlyATaskThatWaits) {
   only_from(TaskPhase::pending, done_with(true, true),
             [](TaskState& s) { return expire_pending(s, kGeneration).done; });

@@ -39,6 +39,7 @@ struct TaskTicket {
 struct TaskDraft {
   std::uint32_t index = 0;
   std::uint32_t priority = 1;
+  bool is_cancelled = false;
   std::span<std::byte> arguments;
 };
 
@@ -62,6 +63,7 @@ struct TaskSpec {
   std::uint32_t retries = 0;
   bool retry_exceptions = false;
   std::uint32_t priority = 1;  // 0: most urgent
+  bool is_cancelled = false;   // from the beginning: its stop token says so
   std::int64_t timeout_ns = kNoDeadline;
   DeadlineNs deadline_ns = kNoDeadline;
   std::string name;
