@@ -403,7 +403,7 @@ class PoolCaller final : public detail::PoolCore {
     for (const pool::Zone& zone :
          {geometry.caller_header, geometry.supervisor_header, geometry.owners, geometry.entries,
           geometry.retry_ring, geometry.shared_header, geometry.lives, geometry.desks,
-          geometry.notes}) {
+          geometry.notes, geometry.crash_notes}) {
       segment_.reserve(zone.offset, zone.bytes);
     }
     shm::OwnerTable owners = view_.owners();

@@ -280,7 +280,10 @@ void Records::free_reply_blocks(const TaskRequest& request, const TaskState& sta
 }
 
 void Records::free_reply(ReplyKind kind, const std::byte* place) noexcept {
-  if (kind != ReplyKind::value_block && kind != ReplyKind::exception_block) return;
+  if (kind != ReplyKind::value_block && kind != ReplyKind::exception_block &&
+      kind != ReplyKind::died_block) {
+    return;
+  }
   BlockRef ref;
   std::memcpy(&ref, place, sizeof ref);
   free_kept_handles(outbox_.resolve(ref));

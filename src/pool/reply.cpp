@@ -8,6 +8,7 @@
 
 #include "brood/error.hpp"
 #include "pool/exception.hpp"
+#include "start/backtrace.hpp"
 #include "sys/process.hpp"
 
 namespace brood::pool {
@@ -19,6 +20,7 @@ using shm::ReplyKind;
 namespace {
 
 TaskReply::Kind kind_of(ReplyKind kind) noexcept {
+  if (kind == ReplyKind::died_block) return TaskReply::Kind::died;
   const bool value = kind == ReplyKind::value_inline || kind == ReplyKind::value_block;
   return value ? TaskReply::Kind::value : TaskReply::Kind::exception;
 }
@@ -50,12 +52,32 @@ TaskReply in_place(ReplyKind kind, std::span<const std::byte> place, std::size_t
     case ReplyKind::exception_block:
       return in_block(kind, place, records);
     case ReplyKind::died:
-      return {TaskReply::Kind::died, place};
+      return {TaskReply::Kind::died,
+              place.first(place.size() >= sizeof(shm::DeathNote) ? sizeof(shm::DeathNote)
+                                                                 : sizeof(shm::CellDeathNote))};
+    case ReplyKind::died_block: {
+      TaskReply reply = in_block(kind, place, records);
+      const bool is_note = reply.kind == TaskReply::Kind::died;
+      return is_note && reply.bytes.size() < sizeof(shm::DeathNote) ? TaskReply{} : reply;
+    }
     case ReplyKind::expired:
       return {TaskReply::Kind::timed_out, place};
     default:
       return {};
   }
+}
+
+// What makes no sense is left out: how the worker died is known without it.
+void read_evidence(std::span<const std::byte> bytes, Death& death) {
+  shm::DeathEvidence evidence{};
+  if (bytes.size() < sizeof evidence) return;
+  std::memcpy(&evidence, bytes.data(), sizeof evidence);
+  bytes = bytes.subspan(sizeof evidence);
+  if (evidence.trace_bytes > bytes.size()) return;
+  death.backtrace = start::describe_trace(bytes.first(evidence.trace_bytes));
+  bytes = bytes.subspan(evidence.trace_bytes);
+  if (evidence.stderr_bytes > bytes.size()) return;
+  death.stderr_tail.assign(reinterpret_cast<const char*>(bytes.data()), evidence.stderr_bytes);
 }
 
 Death read_death(std::span<const std::byte> bytes) {
@@ -76,6 +98,9 @@ Death read_death(std::span<const std::byte> bytes) {
     wait_status = note.wait_status;
     death.attempts = note.attempts & (shm::kCellOutOfMemory - 1);
     death.out_of_memory = (note.attempts & shm::kCellOutOfMemory) != 0;
+  }
+  if (bytes.size() > sizeof(shm::DeathNote)) {
+    read_evidence(bytes.subspan(sizeof(shm::DeathNote)), death);
   }
   const auto status = sys::ExitStatus::from_wait_status(static_cast<int>(wait_status));
   death.signal = status.signal;

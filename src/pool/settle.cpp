@@ -112,11 +112,7 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
     if (start_again(index, worker)) return;
   }
   if (!word.settled && !word.expired) {
-    const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts,
-                              death.out_of_memory ? 1U : 0U};
-    std::memcpy(state.reply.data(), &note, sizeof note);
-    state.length = sizeof note;
-    state.kind = ReplyKind::died;
+    tell_death(state.kind, state.reply, death, attempts);
   }
   if (word.expired && !word.settled) count_timed_out(view_);
   end(index, worker, word.expired);
@@ -153,12 +149,7 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
     kinds[element] = ReplyKind::expired;
     count_timed_out(view_);
   } else {
-    const std::uint32_t counted = std::min<std::uint32_t>(attempts, shm::kCellOutOfMemory - 1U);
-    const shm::CellDeathNote note{
-        death.pid, static_cast<std::uint16_t>(death.wait_status),
-        static_cast<std::uint16_t>(counted | (death.out_of_memory ? shm::kCellOutOfMemory : 0U))};
-    std::memcpy(cell, &note, sizeof note);
-    kinds[element] = ReplyKind::died;
+    tell_death(kinds[element], std::span(cell, request.cell_bytes), death, attempts);
   }
   state.attempts.store(0, std::memory_order_relaxed);
   state.progress.store(element + 1, std::memory_order_release);
@@ -166,6 +157,53 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   if (element + 1 == request.count || !start_again(index, worker, false)) {
     end(index, worker, false);
   }
+}
+
+// In a block if there is more to tell than has room in place, and memory for it.
+void Settler::tell_death(ReplyKind& kind, std::span<std::byte> place, const WorkerDeath& death,
+                         std::uint32_t attempts) noexcept {
+  const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts,
+                            death.out_of_memory ? 1U : 0U};
+  const bool fits = place.size() >= sizeof note || death.fault_address == 0;
+  const bool is_all = fits && death.trace.empty() && death.stderr_tail.empty();
+  if (!is_all && tell_in_block(place, death, note)) {
+    kind = ReplyKind::died_block;
+    return;
+  }
+  kind = ReplyKind::died;
+  if (place.size() >= sizeof note) {
+    std::memcpy(place.data(), &note, sizeof note);
+    return;
+  }
+  const std::uint32_t counted = std::min<std::uint32_t>(attempts, shm::kCellOutOfMemory - 1U);
+  const shm::CellDeathNote short_note{
+      death.pid, static_cast<std::uint16_t>(death.wait_status),
+      static_cast<std::uint16_t>(counted | (death.out_of_memory ? shm::kCellOutOfMemory : 0U))};
+  std::memcpy(place.data(), &short_note, sizeof short_note);
+}
+
+bool Settler::tell_in_block(std::span<std::byte> place, const WorkerDeath& death,
+                            const shm::DeathNote& note) noexcept {
+  const shm::DeathEvidence evidence{static_cast<std::uint32_t>(death.trace.size()),
+                                    static_cast<std::uint32_t>(death.stderr_tail.size())};
+  const shm::PacketHeader header{
+      sizeof note + sizeof evidence + death.trace.size() + death.stderr_tail.size(), 0};
+  const shm::Arena::Allocation block =
+      outbox_.allocate(sizeof header + static_cast<std::size_t>(header.length));
+  if (block.error != 0) return false;
+  std::byte* to = block.bytes.data();
+  const auto append = [&to](const void* bytes, std::size_t count) {
+    if (count != 0) std::memcpy(to, bytes, count);
+    to += count;
+  };
+  append(&header, sizeof header);
+  append(&note, sizeof note);
+  append(&evidence, sizeof evidence);
+  append(death.trace.data(), death.trace.size());
+  append(death.stderr_tail.data(), death.stderr_tail.size());
+  std::memcpy(place.data(), &block.ref, sizeof block.ref);
+  return outbox_.transfer(block.ref, OwnerId{shm::kSupervisorSlot, 1},
+                          OwnerId{shm::kCallerSlot, shm::kCallerEpoch});
 }
 
 void Settler::end(std::uint32_t index, OwnerId worker, bool late) noexcept {

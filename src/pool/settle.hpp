@@ -1,7 +1,9 @@
 // What becomes of the task of a dead worker.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "pool/ring.hpp"
 #include "pool/view.hpp"
@@ -15,6 +17,9 @@ struct WorkerDeath {
   std::uint32_t wait_status = 0;
   std::uint64_t fault_address = 0;
   bool out_of_memory = false;
+  // Both are the settler's to read while it settles.
+  std::span<const std::byte> trace = {};
+  std::span<const std::byte> stderr_tail = {};
 };
 
 // Used by the supervisor alone, in a process that must not use the heap.
@@ -55,6 +60,10 @@ class Settler {
   void settle_chunk(std::uint32_t index, shm::OwnerId worker, const WorkerDeath& death) noexcept;
   void end(std::uint32_t index, shm::OwnerId worker, bool late) noexcept;
   bool start_again(std::uint32_t index, shm::OwnerId worker, bool counts = true) noexcept;
+  void tell_death(shm::ReplyKind& kind, std::span<std::byte> place, const WorkerDeath& death,
+                  std::uint32_t attempts) noexcept;
+  bool tell_in_block(std::span<std::byte> place, const WorkerDeath& death,
+                     const shm::DeathNote& note) noexcept;
   void take_back_block(shm::ReplyKind kind, const std::byte* place, shm::OwnerId worker) noexcept;
   [[nodiscard]] bool is_task_of(std::uint32_t index, shm::OwnerId worker) const noexcept;
   [[nodiscard]] bool makes_sense(std::uint32_t index, std::uint64_t bits, std::uint32_t generation,

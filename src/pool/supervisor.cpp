@@ -57,6 +57,7 @@ void on_terminate(int /*signal*/) {
   handler_control.load(std::memory_order_relaxed)->fetch_add(1, std::memory_order_relaxed);
 }
 
+constexpr int kSignalBits = 0x7f;  // of a wait status
 constexpr std::uint32_t kNoIndex = UINT32_MAX;
 
 // The supervisor's own book about one worker process; what the worker says of itself is only input.
@@ -281,6 +282,15 @@ class Supervisor {
     return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address};
   }
 
+  // What its crash handler saw of its stack: input.
+  [[nodiscard]] WorkerDeath with_evidence(const Tenant& tenant, WorkerDeath death) const noexcept {
+    const shm::CrashNote& note = view_.crash_note(tenant.id.slot);
+    const std::size_t bytes = note.bytes.load(std::memory_order_acquire);
+    const bool has_crashed = (death.wait_status & kSignalBits) != 0;
+    if (has_crashed) death.trace = std::span(note.trace).first(std::min(bytes, note.trace.size()));
+    return death;
+  }
+
   static std::uint32_t living(const Tenant& tenant) noexcept {
     return static_cast<std::uint32_t>(tenant.pid) | sys::kFutexWaiters;
   }
@@ -296,7 +306,7 @@ class Supervisor {
     }
     if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
     if (!is_set_up(tenant)) note_failure(tenant, death);
-    settler_.settle_task_of(tenant.id, death);
+    settler_.settle_task_of(tenant.id, with_evidence(tenant, death));
     if (tenant.index != kNoIndex) {
       seats_[tenant.index].slot = 0;
       promote_spare(tenant.index);
@@ -333,7 +343,6 @@ class Supervisor {
   }
 
   [[nodiscard]] bool is_out_of_memory(const Tenant& tenant, int wait_status) noexcept {
-    constexpr int kSignalBits = 0x7f;
     if ((wait_status & kSignalBits) != sys::signal_number::kKill) return false;
     const std::uint64_t kills = count_out_of_memory_kills();
     const bool by_kernel = kills > out_of_memory_kills_;
@@ -398,14 +407,16 @@ class Supervisor {
   void bury(Tenant& tenant, const sys::ExitStatus& status) noexcept {
     const std::uint16_t slot = tenant.id.slot;
     const int wait_status = status.signal != 0 ? status.signal : status.code << 8;
-    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status), 0,
+    // Its report may have come after we looked for one.
+    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status),
+                            reported_crash(tenant).fault_address,
                             is_out_of_memory(tenant, wait_status)};
     const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
     if (unheard_of) {
       mourn(tenant, death);
     } else if (!tenant.expected && !ending_) {
       // After a crash was reported it may have gone on for a moment, and claimed one more.
-      settler_.settle_task_of(tenant.id, death);
+      settler_.settle_task_of(tenant.id, with_evidence(tenant, death));
     }
     if (tenant.index != kNoIndex && seats_[tenant.index].slot == slot) {
       seats_[tenant.index].slot = 0;
@@ -645,6 +656,7 @@ class Supervisor {
     shm::WorkerEntry& entry = view_.entry(slot);
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
     view_.note(slot).length.store(0, std::memory_order_relaxed);
+    view_.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
     const std::uint64_t memory = memory_of_a_copy();
     sys::Fd pidfd;
     const long pid = copy_for_worker({start_, *id, member, sys::process_id()}, pidfd);

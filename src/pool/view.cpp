@@ -56,6 +56,7 @@ PoolGeometry PoolGeometry::make(std::size_t max_tasks, std::size_t workers,
   geometry.lives = divider.take(shm::kMaxSlots * sizeof(shm::LifeCell));
   geometry.desks = divider.take(shm::kMaxSlots * sizeof(shm::WorkerDesk));
   geometry.notes = divider.take(geometry.slots * sizeof(shm::SetupNote));
+  geometry.crash_notes = divider.take(geometry.slots * sizeof(shm::CrashNote));
   geometry.states = divider.take(max_tasks * sizeof(shm::TaskState));
   geometry.completions = divider.take(sizeof(Cell) << shm::kCompletionRingLog);
   geometry.outbox_metadata = divider.take(arena_metadata);

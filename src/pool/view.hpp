@@ -26,7 +26,8 @@ struct PoolGeometry {
   Zone caller_header, requests, doors, inbox_metadata, inbox_payload;
   std::array<Zone, shm::kPriorities> rings;
   Zone supervisor_header, owners, entries, retry_ring;
-  Zone shared_header, lives, desks, notes, states, completions, outbox_metadata, outbox_payload;
+  Zone shared_header, lives, desks, notes, crash_notes, states, completions, outbox_metadata,
+      outbox_payload;
   Zone caller_zone, supervisor_zone;  // what workers only read
   std::size_t end = 0;
 
@@ -68,6 +69,9 @@ class PoolView {
   }
   [[nodiscard]] shm::SetupNote& note(std::uint16_t slot) const noexcept {
     return typed<shm::SetupNote>(geometry_.notes)[slot];
+  }
+  [[nodiscard]] shm::CrashNote& crash_note(std::uint16_t slot) const noexcept {
+    return typed<shm::CrashNote>(geometry_.crash_notes)[slot];
   }
   [[nodiscard]] sys::Atomic<std::uint64_t>* ring_cells(std::size_t priority) const noexcept {
     return typed<sys::Atomic<std::uint64_t>>(geometry_.rings[priority]);

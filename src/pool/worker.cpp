@@ -28,6 +28,7 @@
 #include "pool/worker_context.hpp"
 #include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
+#include "shm/trace.hpp"
 #include "start/child_main.hpp"
 #include "start/hooks.hpp"
 #include "start/process_name.hpp"
@@ -39,6 +40,7 @@
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
+#include "sys/stack.hpp"
 #include "sys/syscall.hpp"
 #include "warden/family.hpp"
 
@@ -57,6 +59,10 @@ using shm::WorkerStage;
 int crash_pid = 0;
 shm::WorkerDesk* crash_desk = nullptr;
 const PoolView* crash_view = nullptr;
+shm::CrashNote* crash_note = nullptr;
+std::atomic<bool> crash_traced{false};
+// Where the stack of the task's thread is the library's own; 0: it runs none.
+std::atomic<std::uintptr_t> task_stack{0};
 
 // Tells the supervisor at once: the core file that may follow takes long.
 void report_crash(const sys::Crash& crash) {
@@ -64,10 +70,17 @@ void report_crash(const sys::Crash& crash) {
   if (sys::process_id() != crash_pid) return;
   crash_desk->crash_signal = crash.signal;
   crash_desk->crash_address = crash.fault_address;
+  // First, for the stack may be such that looking at it is another crash.
+  crash_desk->crash.store(shm::CrashReport::note, std::memory_order_release);
   // While another thread crashes, the one that runs tasks may still write a reply.
   const bool task_stands_still = sys::thread_id() == crash_pid;
-  crash_desk->crash.store(task_stands_still ? shm::CrashReport::final : shm::CrashReport::note,
-                          std::memory_order_release);
+  if (!crash_traced.exchange(true)) {
+    shm::TraceWriter writer(crash_note->trace, crash_note->bytes);
+    writer.write_crashed(crash, task_stands_still ? task_stack.load(std::memory_order_relaxed) : 0);
+  }
+  if (task_stands_still) {
+    crash_desk->crash.store(shm::CrashReport::final, std::memory_order_release);
+  }
   call_supervisor(*crash_view);
 }
 
@@ -404,6 +417,8 @@ class Worker final : public detail::TaskFrame {
       knock_if_late();
     }
     const std::int64_t taken_ns = count_waiting_time();
+    task_stack.store(reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)),
+                     std::memory_order_relaxed);
     do {
       begin_attempt();
       try {
@@ -422,6 +437,7 @@ class Worker final : public detail::TaskFrame {
       }
       if (yields_) break;
     } while (!conclude());
+    task_stack.store(0, std::memory_order_relaxed);
     running_.store(nullptr, std::memory_order_relaxed);
     context_.number.reset();
     if (yields_) {
@@ -775,6 +791,12 @@ void worker_main(const WorkerStart& start) noexcept {
   crash_pid = sys::process_id();
   crash_desk = &view.desk(start.me.slot);
   crash_view = &view;
+  crash_note = &view.crash_note(start.me.slot);
+  crash_traced.store(false);
+  // Whatever has to be loaded to walk a stack is from now on.
+  sys::walk_stack([](std::uintptr_t address,
+                     void* /*context*/) noexcept { return sys::code_at(address).name == nullptr; },
+                  nullptr, 0);
   sys::on_crash(report_crash);
   sys::hold_until_death(view.owners().life(start.me.slot));
 

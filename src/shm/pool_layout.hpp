@@ -9,8 +9,8 @@
 //   supervisor zone   written by the pool's supervisor
 //       SupervisorHeader | owner words | WorkerEntry[] | retry ring
 //   shared zone       written by all of them; whatever is read from here is input
-//       SharedHeader | life cells | WorkerDesk[] | SetupNote[] | TaskState[max_tasks] |
-//       completion ring | outbox arena (results)
+//       SharedHeader | life cells | WorkerDesk[] | SetupNote[] | CrashNote[] |
+//       TaskState[max_tasks] | completion ring | outbox arena (results, details of deaths)
 // (PoolView in pool/view.hpp says at which offsets.)
 //
 // Glossary
@@ -73,6 +73,7 @@
 #include "shm/arena.hpp"
 #include "shm/bell.hpp"
 #include "shm/owner_layout.hpp"
+#include "shm/trace_layout.hpp"
 #include "sys/memory.hpp"
 
 namespace brood::shm {
@@ -140,10 +141,11 @@ enum class ReplyKind : std::uint8_t {
   value_block = 2,       // encoded in the outbox block named in place
   exception_inline = 3,  // an encoded exception, likewise
   exception_block = 4,
-  died = 5,     // a DeathNote in place
-  cells = 6,    // map: each element has a cell of its own
-  corrupt = 7,  // the record was found overwritten
-  expired = 8,  // map: the element ran longer than it may; a LateNote in its cell
+  died = 5,        // a DeathNote in place
+  cells = 6,       // map: each element has a cell of its own
+  corrupt = 7,     // the record was found overwritten
+  expired = 8,     // map: the element ran longer than it may; a LateNote in its cell
+  died_block = 9,  // a DeathNote and a DeathEvidence in the outbox block named in place
 };
 
 inline constexpr std::size_t kInlineReplyBytes = 32;
@@ -167,7 +169,7 @@ struct DeathNote {
 };
 static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
 
-// The DeathNote of an element, in its 8-byte cell.
+// The same in the cell of an element that is too small for it.
 struct CellDeathNote {
   std::int32_t pid;
   std::uint16_t wait_status;
@@ -175,6 +177,12 @@ struct CellDeathNote {
 };
 inline constexpr std::uint16_t kCellOutOfMemory = 0x8000;
 static_assert(sizeof(CellDeathNote) == 8);
+
+// Follows the DeathNote in a block, and is followed by what it counts.
+struct DeathEvidence {
+  std::uint32_t trace_bytes;   // of the stack, as in CrashNote
+  std::uint32_t stderr_bytes;  // the last that the worker wrote there
+};
 
 // How often an element was started that always took too long, in its 8-byte cell.
 struct LateNote {

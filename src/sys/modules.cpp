@@ -9,9 +9,7 @@
 
 namespace brood::sys {
 
-namespace {
-
-std::string build_id_in(const char* notes, std::size_t bytes) {
+std::string_view build_id_in(const char* notes, std::size_t bytes) noexcept {
   constexpr std::size_t kAlign = 4;
   const auto rounded = [](std::size_t n) { return (n + kAlign - 1) / kAlign * kAlign; };
   for (std::size_t at = 0; at + sizeof(ElfW(Nhdr)) <= bytes;) {
@@ -29,6 +27,8 @@ std::string build_id_in(const char* notes, std::size_t bytes) {
   }
   return {};
 }
+
+namespace {
 
 int add_module(dl_phdr_info* info, std::size_t /*size*/, void* context) {
   Module module;

@@ -1,8 +1,10 @@
 // The program and the libraries that this process has loaded.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace brood::sys {
@@ -13,6 +15,9 @@ struct Module {
   std::uint64_t begin = 0;  // of its memory
   std::uint64_t end = 0;
 };
+
+// The build id among a module's notes; empty: there is none.
+std::string_view build_id_in(const char* notes, std::size_t bytes) noexcept;
 
 // May throw std::bad_alloc.
 std::vector<Module> loaded_modules();

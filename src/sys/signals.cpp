@@ -48,13 +48,14 @@ void set_mask(std::uint64_t mask, std::uint64_t* old) noexcept {
   call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, old, sizeof mask);
 }
 
-void crash_handler(int signal, siginfo_t* info, void*) {
+void crash_handler(int signal, siginfo_t* info, void* machine) {
   // Back to what was there: a second crash, in the report or on return, goes its normal way.
   ::sigaction(signal, &before_ours[static_cast<std::size_t>(signal)], nullptr);
   const bool from_kernel = info->si_code > 0;
   const bool has_address = from_kernel && (signal == SIGSEGV || signal == SIGBUS ||
                                            signal == SIGFPE || signal == SIGILL);
-  const Crash crash{signal, has_address ? reinterpret_cast<std::uintptr_t>(info->si_addr) : 0};
+  const Crash crash{signal, has_address ? reinterpret_cast<std::uintptr_t>(info->si_addr) : 0,
+                    machine};
   if (crash_report != nullptr) crash_report(crash);
   // A fault happens again on return; a signal that was sent has to be sent again.
   const bool fault_repeats = from_kernel && signal != SIGABRT && signal != SIGTRAP;

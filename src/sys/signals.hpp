@@ -65,6 +65,7 @@ class SignalsBlocked {
 struct Crash {
   int signal;
   std::uintptr_t fault_address;  // 0 if the signal has none
+  void* machine;                 // the registers, for walk_crashed_stack()
 };
 
 // Calls `report` (async-signal-safe, noexcept) on SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT,
