@@ -104,8 +104,10 @@ void three_ends(Scene& scene) {
   std::array<bool, 2> ended{};
   scene.actor("worker", [&] { stop.run(0); });
   scene.actor("clock", [&] { ended[0] = pool::expire_pending(stop.state(0), kFirst).done; });
-  scene.actor("canceller",
-              [&] { ended[1] = pool::cancel_task(stop.state(0), kFirst) != CancelStep::too_late; });
+  scene.actor("canceller", [&] {
+    pool::Step change;
+    ended[1] = pool::cancel_task(stop.state(0), kFirst, change) != CancelStep::too_late;
+  });
   bool has_value = false;
   scene.actor("waiter", [&] { has_value = stop.get(0); });
   scene.play();
