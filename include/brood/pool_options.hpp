@@ -116,7 +116,7 @@ struct PoolStats {
     int pid = 0;
     std::string state;       // starting, idle, claimed, running, replying
     std::string task;        // name of what it runs; empty if nothing
-    std::uint64_t done = 0;  // tasks finished by this process
+    std::uint64_t done = 0;  // tasks and elements ended by this process
     std::chrono::nanoseconds cpu{};
     std::uint64_t rss_bytes = 0;
     std::uint32_t restarts = 0;  // processes that held its place before
@@ -124,7 +124,7 @@ struct PoolStats {
   std::vector<Worker> workers;
   std::size_t pending = 0;      // submitted, not taken yet
   std::size_t running = 0;      // taken by a worker
-  std::uint64_t done = 0;       // ended, in whatever way
+  std::uint64_t done = 0;       // tasks and elements that ended, in whatever way
   std::uint64_t died = 0;       // workers that died, but for those killed to stop a task
   std::uint64_t timed_out = 0;  // tasks and elements that ended with TaskTimeout
   std::uint64_t retried = 0;    // tasks started again by another worker

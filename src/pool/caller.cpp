@@ -237,6 +237,7 @@ class PoolCaller final : public detail::PoolCore {
     if (step == pool::CancelStep::too_late) return false;
     if (step == pool::CancelStep::already) return true;
     cancelled_.fetch_add(1, std::memory_order_relaxed);
+    if (step == pool::CancelStep::ended) ended_waiting_.fetch_add(1, std::memory_order_relaxed);
     // Its worker is given its grace; a pool that drains may have waited for this one alone.
     if (step == pool::CancelStep::stopping || order() != PoolOrder::run) {
       pool::call_supervisor(view_);
@@ -372,6 +373,7 @@ class PoolCaller final : public detail::PoolCore {
     PoolStats stats = pool::read_stats(
         view_, workers_, [this](std::uint32_t index) { return records_->name_of(index); });
     stats.cancelled = cancelled_.load(std::memory_order_relaxed);
+    stats.done += ended_waiting_.load(std::memory_order_relaxed);
     return stats;
   }
 
@@ -616,9 +618,10 @@ class PoolCaller final : public detail::PoolCore {
   void watch_deadline(TaskTicket task, std::int64_t deadline) noexcept {
     const std::int64_t now = sys::now_ns();
     if (deadline <= now) {
-      pool::counting_timed_out(view_, task.index, [&] {
+      const bool ended = pool::counting_timed_out(view_, task.index, [&] {
         return pool::expire_pending(view_.state(task.index), task.generation);
       });
+      if (ended) ended_waiting_.fetch_add(1, std::memory_order_relaxed);
       return;
     }
     pool::announce_deadline(view_, deadline, now);
@@ -733,6 +736,7 @@ class PoolCaller final : public detail::PoolCore {
   }();
   TaskSpec defaults_;
   std::atomic<std::uint64_t> cancelled_{0};
+  std::atomic<std::uint64_t> ended_waiting_{0};  // that no worker had, ended from here
   std::string process_name_;
   warden::Family* family_ = nullptr;
   SegmentSize segment_size_{};

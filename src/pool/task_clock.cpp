@@ -143,7 +143,9 @@ void TaskClock::expire_pending_tasks(std::int64_t now) noexcept {
     if (deadline > now) {
       earliest = std::min(earliest, deadline);
     } else if (pending) {
-      counting_timed_out(view_, index, [&] { return expire_pending(state, word.generation); });
+      const bool ended =
+          counting_timed_out(view_, index, [&] { return expire_pending(state, word.generation); });
+      if (ended) view_.supervisor().settled.fetch_add(1, std::memory_order_relaxed);
     }
   }
   constexpr std::int64_t kShareOfTime = 20;

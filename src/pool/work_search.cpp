@@ -55,8 +55,12 @@ RingReader::Offer WorkSearch::claim(RingEntry entry) noexcept {
   // Read after the tail, so what the ring names has memory.
   if (entry.index >= view_.records()) return Offer::unknown;
   if (is_too_late(entry)) {
-    counting_timed_out(view_, entry.index,
-                       [&] { return expire_pending(view_.state(entry.index), entry.generation); });
+    const bool ended = counting_timed_out(view_, entry.index, [&] {
+      return expire_pending(view_.state(entry.index), entry.generation);
+    });
+    if (ended) {
+      desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
   }
   // Before the claim, which releases it: a claimed task is always found at its owner's desk.
   desk_.intent.store(entry.pack(), std::memory_order_relaxed);

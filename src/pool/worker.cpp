@@ -419,15 +419,17 @@ class Worker final : public detail::TaskFrame {
     const std::int64_t taken_ns = count_waiting_time();
     task_stack.store(reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)),
                      std::memory_order_relaxed);
+    // Once the task has ended, its record may be another's already.
+    const bool has_elements = static_cast<bool>(request_->cells);
     do {
       begin_attempt();
       try {
         open_request();
         const detail::Thunk thunk = detail::find_thunk(request_->thunk);
         if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
-        const std::int64_t begin = request_->cells ? sys::now_ns() : 0;
+        const std::int64_t begin = has_elements ? sys::now_ns() : 0;
         thunk.run(*this);
-        if (request_->cells) note_busy_time(begin);
+        if (has_elements) note_busy_time(begin);
       } catch (...) {
         end_if_forked();
         desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
@@ -445,9 +447,11 @@ class Worker final : public detail::TaskFrame {
       end_attempt();
       return wish(LeaveWish::yields);
     }
-    if (!request_->cells) ++served_;
+    if (!has_elements) {
+      ++served_;
+      count_done();
+    }
     if (taken_ns != 0) count_latency(shared_.running, sys::now_ns() - taken_ns);
-    desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     desk_.stage.store(WorkerStage::idle, std::memory_order_release);
   }
 
@@ -542,6 +546,12 @@ class Worker final : public detail::TaskFrame {
     hand_over_block();
     state_->attempts.store(0, std::memory_order_relaxed);
     state_->progress.store(index + 1, std::memory_order_release);
+    count_done();
+  }
+
+  // After the end: one that dies in between is missing in the count, never there twice.
+  void count_done() noexcept {
+    desk_.done.store(desk_.done.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 
   void drop_block() noexcept {

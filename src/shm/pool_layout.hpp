@@ -357,7 +357,7 @@ struct SupervisorHeader {
   alignas(64) RingHeader retry_ring;
   alignas(64) sys::Atomic<std::uint64_t> died;  // workers that died while the pool ran
   sys::Atomic<std::uint64_t> retried;           // tasks that were started again
-  sys::Atomic<std::uint64_t> settled;           // tasks that ended with their worker
+  sys::Atomic<std::uint64_t> settled;           // that ended with their worker, or waiting
   // When the supervisor will look at time limits of its own accord. Who makes a limit that comes
   // sooner calls it. Both sides seq_cst: the limit is written first, then this is read; this is
   // taken back first, then the limits are read.
