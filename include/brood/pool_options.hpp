@@ -50,7 +50,8 @@ struct PoolOptions {
   // asked to stop it (stop_requested() in task.hpp), and killed after `grace`.
   std::optional<std::chrono::nanoseconds> task_timeout = std::nullopt;
   std::chrono::nanoseconds grace = std::chrono::seconds(1);
-  // How often a task is tried again after its worker died or it ran for too long; at most 65535.
+  // How often a task is tried again after its worker died or it ran for too long; 65535 and more
+  // are without end.
   unsigned retries = 0;
   // Whether what a task throws counts as well.
   bool retry_exceptions = false;

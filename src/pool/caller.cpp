@@ -604,11 +604,6 @@ class PoolCaller final : public detail::PoolCore {
 
   void set_limits(TaskSpec& spec, std::optional<std::chrono::nanoseconds> timeout,
                   unsigned retries) const {
-    constexpr unsigned kMostRetries = 0xffff;
-    if (retries > kMostRetries) {
-      throw Error("brood: at most " + std::to_string(kMostRetries) + " retries, not " +
-                  std::to_string(retries));
-    }
     spec.retries = retries;
     if (timeout) spec.timeout_ns = require_positive(*timeout, "the timeout of a task", 1);
     if (is_debugged_) spec.timeout_ns = detail::kNoDeadline;

@@ -108,7 +108,7 @@ void Settler::settle_single(std::uint32_t index, OwnerId worker,
   state.kind = ReplyKind::none;
   const TaskWord word = word_of(state);
   const std::uint32_t attempts = count_attempt(state);
-  if (!word.settled && attempts <= view_.request(index).retries) {
+  if (!word.settled && view_.request(index).may_be_tried_again(attempts)) {
     if (start_again(index, worker)) return;
   }
   if (!word.settled && !word.expired) {
@@ -142,7 +142,7 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
   kinds[element] = ReplyKind::none;
   const bool late = word_of(state).expired;
   const std::uint32_t attempts = count_attempt(state);
-  if (attempts <= request.retries && start_again(index, worker)) return;
+  if (request.may_be_tried_again(attempts) && start_again(index, worker)) return;
   if (late) {
     const shm::LateNote note{attempts, 0};
     std::memcpy(cell, &note, sizeof note);

@@ -84,7 +84,8 @@ bool TaskClock::must_die(StopWatch& watch, shm::OwnerId worker, std::int64_t now
       wake_at(limit);
     } else if (!word.settled && !word.expired) {
       const bool over_for_all = now >= request.deadline_ns && !request.cells;
-      const bool last = !request.cells && (over_for_all || attempts >= request.retries);
+      const bool last =
+          !request.cells && (over_for_all || !request.may_be_tried_again(attempts + 1));
       if (last) {
         counting_timed_out(view_, task.index, [&] { return expire_task(state, worker, true); });
       } else {

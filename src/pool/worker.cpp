@@ -506,7 +506,7 @@ class Worker final : public detail::TaskFrame {
       if (!failed) return Judgement::stands;
       const std::uint32_t attempts = state_->attempts.load(std::memory_order_relaxed) + 1;
       state_->attempts.store(attempts, std::memory_order_relaxed);
-      if (attempts <= request_->retries) return Judgement::again;
+      if (request_->may_be_tried_again(attempts)) return Judgement::again;
       return late ? Judgement::late : Judgement::stands;
     }
   }

@@ -6,6 +6,7 @@
 
 #include "brood/detail/pool_core.hpp"
 #include "shm/bell.hpp"
+#include "start/child.hpp"
 #include "start/look_time.hpp"
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
@@ -43,7 +44,8 @@ bool wait_until(shm::Bell& bell, detail::DeadlineNs deadline, start::LookTime* l
       }
     } while (sys::now_ns() < end);
   }
-  for (;;) {
+  for (bool first = true;; first = false) {
+    if (!first) start::bury_unheard_children();
     const std::uint32_t value = bell.listen();
     const bool is_done = done();
     const std::int64_t now = sys::now_ns();

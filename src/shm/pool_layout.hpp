@@ -200,6 +200,8 @@ enum class TaskFlag : std::uint16_t {
   timed = 4,             // while it waits, its reply begins with when it was submitted
 };
 
+inline constexpr std::uint16_t kRetriesWithoutEnd = 0xffff;
+
 // Written by the caller before the commit, by nobody after it.
 struct alignas(64) TaskRequest {
   sys::Atomic<std::uint32_t> generation;
@@ -210,8 +212,8 @@ struct alignas(64) TaskRequest {
   BlockRef arguments;         // inbox; none: inline
   BlockRef cells;             // outbox; map only: count cells of cell_bytes, then count ReplyKinds
   std::uint64_t argument_bytes;
-  std::uint16_t retries;
-  std::uint16_t flags;  // TaskFlag
+  std::uint16_t retries;  // kRetriesWithoutEnd: as many as it takes
+  std::uint16_t flags;    // TaskFlag
   std::uint32_t number_low;
   std::int64_t timeout_ns;   // of each run of each element
   std::int64_t deadline_ns;  // of all, waiting included
@@ -219,6 +221,10 @@ struct alignas(64) TaskRequest {
 
   [[nodiscard]] bool has(TaskFlag flag) const noexcept {
     return (flags & static_cast<std::uint16_t>(flag)) != 0;
+  }
+  // After so many attempts that failed.
+  [[nodiscard]] bool may_be_tried_again(std::uint32_t attempts) const noexcept {
+    return retries == kRetriesWithoutEnd || attempts <= retries;
   }
   // How many tasks and elements the pool was given before this one or its first element.
   [[nodiscard]] std::uint64_t number() const noexcept {

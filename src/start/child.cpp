@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <new>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -175,6 +176,14 @@ std::optional<shm::OwnerId> claim_place(shm::OwnerTable& owners) noexcept {
   }
 }
 
+// One that is born from the warden is known to it.
+bool Child::is_unheard() const noexcept {
+  if (record_.line || !is_mine()) return false;
+  warden::Family* family = warden::Family::current();
+  return family != nullptr &&
+         family->owners().life(record_.owner.slot).note.load(std::memory_order_acquire) == 0;
+}
+
 std::optional<sys::ExitStatus> Child::status() const {
   const std::lock_guard lock(mutex_);
   return status_;
@@ -263,6 +272,26 @@ void bury_ended_children() noexcept {
       if (ended[i] != nullptr) static_cast<void>(ended[i]->wait_until(0));
     }
   }
+}
+
+bool bury_unheard_children() noexcept {
+  Children* list = children_if_any();
+  if (list == nullptr) return false;
+  bool unheard = false;
+  try {
+    // Let go of without the lock: the last to have a child takes it off the list.
+    std::vector<std::shared_ptr<Child>> living;
+    {
+      const std::lock_guard lock(list->mutex);
+      for (const auto& [unused, entry] : list->living) living.push_back(entry.lock());
+    }
+    unheard = std::ranges::any_of(
+        living, [](const auto& child) { return child != nullptr && child->is_unheard(); });
+  } catch (const std::bad_alloc&) {
+    unheard = true;
+  }
+  if (unheard) bury_ended_children();
+  return unheard;
 }
 
 std::vector<std::shared_ptr<Child>> living_children() {

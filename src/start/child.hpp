@@ -50,6 +50,8 @@ class Child {
   [[nodiscard]] const std::string& name() const noexcept { return record_.name; }
   [[nodiscard]] bool daemon() const noexcept { return record_.daemon; }
   [[nodiscard]] bool is_mine() const noexcept;
+  // It has not told the warden of itself yet.
+  [[nodiscard]] bool is_unheard() const noexcept;
   // The file with what it has written to stream 1 or 2; -1: that is not captured.
   [[nodiscard]] int captured(int stream) const noexcept {
     return (stream == 1 ? record_.output : record_.errors).get();
@@ -97,5 +99,10 @@ std::vector<std::shared_ptr<Child>> living_children();
 void add_child(const std::shared_ptr<Child>& child);
 // The same look, without a list: for every call that has to do with processes.
 void bury_ended_children() noexcept;
+
+// Waits that only the warden ends look up now and then: a child that died before the warden was
+// told of it is for us to tell. True: there are children of whom it is not known yet whether that
+// will be so.
+bool bury_unheard_children() noexcept;
 
 }  // namespace brood::start

@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 
+#include "start/child.hpp"
 #include "sys/clock.hpp"
 #include "sys/futex.hpp"
 #include "sys/process.hpp"
@@ -53,8 +54,11 @@ int poll_serving_signals(std::span<sys::PollEntry> entries, std::int64_t deadlin
   for (;;) {
     sleeper.prepare();
     serve_signals();
-    const int seen = sleeper.sleep(entries, deadline_ns);
-    if (seen != -EINTR) return seen;
+    const std::int64_t until_ns =
+        bury_unheard_children() ? std::min(deadline_ns, sys::now_ns() + kLookUpNs) : deadline_ns;
+    const int seen = sleeper.sleep(entries, until_ns);
+    const bool looks_up = seen == 0 && until_ns != deadline_ns;
+    if (seen != -EINTR && !looks_up) return seen;
   }
 }
 

@@ -627,12 +627,8 @@ TEST_P(StopTaskTest, OptionsThatMakeNoSenseAreRefused) {
   options = with(1);
   options.max_pending = 0;
   EXPECT_THROW(Pool{options}, Error);
-  options = with(1);
-  options.retries = 70'000;
-  EXPECT_THROW(Pool{options}, Error);
   Pool pool(with(1));
   EXPECT_THROW(static_cast<void>(pool.submit({.timeout = -5ms}, answer)), Error);
-  EXPECT_THROW(static_cast<void>(pool.submit({.retries = 70'000}, answer)), Error);
   EXPECT_THROW(static_cast<void>(pool.submit({.priority = static_cast<Priority>(9)}, answer)),
                Error);
   EXPECT_EQ(pool.apply(answer), 42);

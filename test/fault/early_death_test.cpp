@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <utility>
 
+#include "brood/pipe.hpp"
 #include "brood/process.hpp"
+#include "brood/wait.hpp"
 #include "support/time.hpp"
 #include "sys/process.hpp"
 #include "sys/syscall.hpp"
@@ -38,6 +41,21 @@ TEST(EarlyDeathTest, AChildThatDiesBeforeTheWardenKnowsOfItLeavesItsSlotFree) {
                          std::chrono::seconds(2)));
   EXPECT_EQ(owners.count(shm::OwnerState::claimed), 0U);
   EXPECT_EQ(owners.count(shm::OwnerState::dead), 0U);
+}
+
+// Nobody but we can tell that the other end is gone, and we only wait.
+TEST(EarlyDeathTest, WhatSuchAChildHadIsGoneForThoseWhoWait) {
+  warden::Family::join();
+  the_host = sys::process_id();
+  const sys::KernelFn before = sys::replace_kernel(die_unannounced);
+  for (const bool by_poll : {false, true}) {
+    auto [ours, theirs] = Pipe();
+    Process child([](Connection end) { end.send(1); }, std::move(theirs));
+    child.start();
+    EXPECT_EQ(by_poll ? wait({ours}, kHangGuard).size() : 1U, 1U);
+    EXPECT_THROW(static_cast<void>(ours.recv<int>()), Closed);
+  }
+  sys::replace_kernel(before);
 }
 
 }  // namespace
