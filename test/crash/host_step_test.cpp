@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -36,6 +37,7 @@ struct Things {
   Future<std::string> text;
   std::optional<Process> process;
   std::optional<SharedMemory> memory;
+  std::optional<Connection> line;
 };
 
 struct Case {
@@ -81,6 +83,41 @@ void make_memory(Things& /*things*/) {
   SharedMemory::create(unique_name(), 5000).unlink();
 }
 
+// Says when it has one; ends with the other end.
+void take_descriptors(Connection end) {
+  try {
+    for (;;) {
+      HOST_CHECK(static_cast<bool>(end.recv<Fd>()));
+      end.send(1);
+    }
+  } catch (const Closed&) {
+  }
+}
+void give_descriptors(Connection end) {
+  try {
+    for (;;) {
+      static_cast<void>(end.recv<int>());
+      end.send(Fd(dup(STDERR_FILENO)));
+    }
+  } catch (const Closed&) {
+  }
+}
+void send_descriptor(Things& things) {
+  things.line->send(Fd(dup(STDERR_FILENO)));
+  HOST_CHECK(things.line->recv<int>() == 1);
+}
+void receive_descriptor(Things& things) {
+  things.line->send(1);
+  HOST_CHECK(static_cast<bool>(things.line->recv<Fd>()));
+}
+void make_line(Things& things, void (*other)(Connection), void (*first)(Things&)) {
+  auto [ours, theirs] = Pipe();
+  things.line = std::move(ours);
+  things.process.emplace(ForkedTag{}, other, std::move(theirs));
+  things.process->start();
+  first(things);
+}
+
 const Case kCases[] = {
     {"host: submit", make_pool, submit},
     {"host: submit, arguments in a block", make_pool, submit_block},
@@ -121,6 +158,17 @@ const Case kCases[] = {
        Pool second(1);
        (void)things;
      }},
+    {"host: submit with limits, and cancel it", make_pool,
+     [](Things& things) {
+       const auto deadline = std::chrono::steady_clock::now() + 1h;
+       auto future = things.pool->submit({.timeout = 1h, .deadline = deadline}, wait_for_ever);
+       HOST_CHECK(future.cancel());
+     }},
+    {"host: send a descriptor",
+     [](Things& things) { make_line(things, take_descriptors, send_descriptor); }, send_descriptor},
+    {"host: receive a descriptor",
+     [](Things& things) { make_line(things, give_descriptors, receive_descriptor); },
+     receive_descriptor},
     {"host: end a pool", make_pool, [](Things& things) { things.pool.reset(); }},
     {"host: start and join a process",
      [](Things& things) {
