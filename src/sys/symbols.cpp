@@ -89,7 +89,7 @@ struct Table {
 
 // The one that has static functions too, if it was not stripped.
 std::optional<Table> find_table(const std::vector<Section>& sections) {
-  for (const std::uint32_t type : {SHT_SYMTAB, SHT_DYNSYM}) {
+  for (const auto type : {std::uint32_t{SHT_SYMTAB}, std::uint32_t{SHT_DYNSYM}}) {
     for (const Section& section : sections) {
       if (section.sh_type == type && section.sh_entsize == sizeof(Entry) &&
           section.sh_link < sections.size()) {

@@ -130,7 +130,7 @@ TEST_P(ContinuationTest, TakesTheFutureAndGivesWaitsWithALimit) {
   auto future = pool.submit(after, gate, 1);
   auto next = future.then([](int n) { return n + 1; });
   EXPECT_FALSE(future.valid());
-  EXPECT_THROW(future.then([](int) {}), Error);
+  EXPECT_THROW(static_cast<void>(future.then([](int) {})), Error);
   EXPECT_FALSE(next.ready());
   EXPECT_EQ(next.get_for(2ms), std::nullopt);
   EXPECT_FALSE(next.wait_for(0ms));
@@ -419,7 +419,7 @@ TEST_P(MapFutureTest, APoolThatEndsEndsIt) {
   future.wait();
   EXPECT_TRUE(future.ready());
   EXPECT_THROW(static_cast<void>(future.get()), PoolClosed);
-  EXPECT_THROW(pool.map_async(twice, std::vector{1}), PoolClosed);
+  EXPECT_THROW(static_cast<void>(pool.map_async(twice, std::vector{1})), PoolClosed);
 }
 
 // ---- coroutines

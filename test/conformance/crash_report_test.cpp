@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <ranges>
 #include <span>
 #include <string>
 #include <vector>
@@ -118,13 +119,14 @@ TEST_P(CrashReportTest, ACallThroughANullPointerIsFoundByItsCaller) {
 }
 
 TEST_P(CrashReportTest, AStackThatWasOverwrittenIsADeathLikeAnother) {
+  if (kSanitized) GTEST_SKIP() << "the tool finds what is overwritten first";
   Pool pool(with(1));
   const Death death = death_of([&] {
     pool.apply([] {
       // Whatever the unwinder finds above here is nonsense.
       volatile std::uintptr_t here = 0;
       auto* words = const_cast<std::uintptr_t*>(&here);
-      for (int i = -4; i < 4096 && i < 64; ++i) words[i] = 0x4141414141414141U + i;
+      for (int i = -4; i < 4096 && i < 64; ++i) words[i] = 0x4141414141414141U;
       *nowhere() = 1;
     });
   });
@@ -134,12 +136,10 @@ TEST_P(CrashReportTest, AStackThatWasOverwrittenIsADeathLikeAnother) {
 
 TEST_P(CrashReportTest, AnElementOfMapHasItsOwn) {
   Pool pool(with(2));
-  std::vector<int> numbers(20);
-  for (int i = 0; i < 20; ++i) numbers[i] = i;
-  const auto results = pool.map_results(abort_at_seven, numbers);
-  for (int i = 0; i < 20; ++i) {
+  const auto results = pool.map_results(abort_at_seven, std::views::iota(0, 20));
+  for (std::size_t i = 0; i < 20; ++i) {
     if (i != 7) {
-      EXPECT_EQ(results[i].value(), 2 * i);
+      EXPECT_EQ(results[i].value(), 2 * static_cast<int>(i));
       continue;
     }
     const Death death = death_of([&] { static_cast<void>(results[i].value()); });
@@ -243,7 +243,7 @@ TEST(CrashReportMemoryTest, WithoutMemoryForItADeathIsADeathAllTheSame) {
     Pool pool(1);
     std::vector<Future<std::vector<char>>> kept;
     const PoolSpy spy(1);
-    for (const std::size_t bytes : {100'000, 3000, 1500, 700}) {
+    for (const std::size_t bytes : {100'000U, 3000U, 1500U, 700U}) {
       for (;;) {
         kept.push_back(pool.submit([](std::size_t n) { return std::vector<char>(n, 'x'); }, bytes));
         kept.back().wait();

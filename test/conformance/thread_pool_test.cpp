@@ -36,11 +36,13 @@ TEST(ThreadPoolTest, RunsTasksInThreadsOfThisProcess) {
   EXPECT_EQ(pool.submit([](std::string s) { return s + "!"; }, "text").get(), "text!");
   pool.submit([] {}).get();
   const int bound = 5;
-  EXPECT_EQ(pool.submit(brood::bind_front([](const std::string& s, int n) { return s.size() + n; },
-                                          std::string("abc")),
-                        bound)
-                .get(),
-            8U);
+  EXPECT_EQ(
+      pool.submit(brood::bind_front([](const std::string& s,
+                                       int n) { return s.size() + static_cast<std::size_t>(n); },
+                                    std::string("abc")),
+                  bound)
+          .get(),
+      8U);
   EXPECT_EQ(pool.stats().workers.size(), 2U);
 }
 
@@ -133,7 +135,7 @@ TEST(ThreadPoolTest, EndsAsAPoolDoes) {
   EXPECT_THROW(pool.join(), Error);
   auto future = pool.submit(twice, 1);
   pool.close();
-  EXPECT_THROW(pool.submit(twice, 1), PoolClosed);
+  EXPECT_THROW(static_cast<void>(pool.submit(twice, 1)), PoolClosed);
   pool.join();
   EXPECT_EQ(future.get(), 2);
   ThreadPool other(1);
