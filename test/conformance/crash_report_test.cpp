@@ -115,7 +115,9 @@ TEST_P(CrashReportTest, AStackOverflowIsFound) {
 TEST_P(CrashReportTest, ACallThroughANullPointerIsFoundByItsCaller) {
   Pool pool(with(1));
   const Death death = death_of([&] { pool.apply(call_no_function, 1); });
-  EXPECT_EQ(number_of(line_with(death.backtrace, "call_no_function(int)")), 1) << death.backtrace;
+  // Some compilers' tables let the unwinder leave out the address that was called.
+  const std::string line = line_with(death.backtrace, "call_no_function(int)");
+  EXPECT_TRUE(line.starts_with("#0 ") || line.starts_with("#1 ")) << death.backtrace;
 }
 
 TEST_P(CrashReportTest, AStackThatWasOverwrittenIsADeathLikeAnother) {
@@ -174,6 +176,7 @@ TEST_P(CrashReportTest, AnElementWithALargeResultDiesWithItsAttempts) {
 }
 
 TEST_P(CrashReportTest, ALibraryThatWasLoadedLaterIsFound) {
+  if (kSanitized) GTEST_SKIP() << "the tool refuses calls of functions it was not built into";
   Pool pool(with(1));
   const Death death = death_of([&] {
     pool.apply(
