@@ -248,7 +248,9 @@ TEST_P(PoolEndTest, WorkersThatCannotStartBreakThePool) {
   const rlim_t before = GetParam() == StartMethod::fork ? 3 : 2;
   const HostRun run = run_host([before] {
     if (getuid() == 0) HOST_CHECK(setuid(2'000'000 + static_cast<uid_t>(getpid())) == 0);
-    const rlimit few{before, before};
+    rlimit usual{};
+    HOST_CHECK(getrlimit(RLIMIT_NPROC, &usual) == 0);
+    const rlimit few{before, usual.rlim_max};
     HOST_CHECK(setrlimit(RLIMIT_NPROC, &few) == 0);
     PoolOptions options;
     options.workers = 2;
@@ -258,6 +260,8 @@ TEST_P(PoolEndTest, WorkersThatCannotStartBreakThePool) {
     HOST_CHECK(outcome_of([&] { future.get(); }) == "BrokenPool");
     HOST_CHECK(outcome_of([&] { pool.apply(twice, 1); }) == "BrokenPool");
     pool.join();
+    // LeakSanitizer needs a process, too.
+    HOST_CHECK(setrlimit(RLIMIT_NPROC, &usual) == 0);
     return 0;
   });
   EXPECT_EQ(run.end, "exit 0") << run.out;
