@@ -42,8 +42,9 @@ TEST_P(ExecutorTest, AProgramEndsThoughATaskOfItsClosedPoolRunsForEver) {
       HOST_CHECK(wait_until([&] { return never.running(); }));
       pool->close();
       // Where LeakSanitizer finds it.
-      static Pool* volatile kept = nullptr;
-      if (leaked) kept = pool.release();
+      static std::unique_ptr<Pool>* kept = nullptr;
+      if (leaked) kept = new std::unique_ptr<Pool>(std::move(pool));
+      HOST_CHECK((kept != nullptr) == leaked);
       return 0;
     });
     EXPECT_EQ(host.end(), "exit 0");
