@@ -575,15 +575,19 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
   std::unique_ptr<std::vector<std::thread>> threads_ = std::make_unique<std::vector<std::thread>>();
 };
 
-// A forked child begins without one, and leaves alone what it inherited.
+// A forked child begins without one, and leaves alone what it inherited: still reachable, so that
+// it is no leak.
 struct TheDefaultPool {
   std::mutex mutex;
   std::uint64_t token = 0;
   std::unique_ptr<Pool> pool;
 
   ~TheDefaultPool() {
-    if (token != sys::process_token()) static_cast<void>(pool.release());
+    if (token != sys::process_token()) leave_alone();
   }
+  void leave_alone() noexcept { inherited = pool.release(); }
+
+  static inline const Pool* volatile inherited = nullptr;
 };
 
 }  // namespace
@@ -598,7 +602,7 @@ Pool& default_pool() {
   static TheDefaultPool mine;
   const std::lock_guard lock(mine.mutex);
   if (mine.pool == nullptr || mine.token != sys::process_token()) {
-    static_cast<void>(mine.pool.release());
+    mine.leave_alone();
     mine.pool = std::make_unique<Pool>();
     mine.token = sys::process_token();
   }

@@ -416,7 +416,7 @@ TEST_P(WorkerLifeTest, StaticPoolsAndThoseLeftOpenEndWithTheProgram) {
       // Never destroyed.
       PoolOptions options = with(1);
       options.preload = {twice, 1};
-      auto* leaked = new Pool(options);
+      static auto* const leaked = new Pool(options);
       HOST_CHECK(kept.apply(twice, 1) == 2 && later->apply(twice, 2) == 4);
       HOST_CHECK(leaked->apply(twice, 3) == 6);
       static auto pending = later->submit([] {
