@@ -16,6 +16,11 @@ WaitingTasks::WaitingTasks(const PoolView& view, std::optional<std::size_t> most
   }
 }
 
+std::size_t WaitingTasks::count_all() noexcept {
+  const std::lock_guard lock(mutex_);
+  return count();
+}
+
 bool WaitingTasks::take_place() noexcept {
   const std::lock_guard lock(mutex_);
   if (places_ + count() >= *most_) return false;

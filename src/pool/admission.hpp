@@ -24,6 +24,8 @@ class WaitingTasks {
 
   [[nodiscard]] bool is_limited() const noexcept { return most_.has_value(); }
 
+  [[nodiscard]] std::size_t count_all() noexcept;
+
   // Takes a place for a task that is going to be submitted; false if there is none.
   bool take_place() noexcept;
   // It stands in its ring now, or was given up.

@@ -191,8 +191,11 @@ class PoolCaller final : public detail::PoolCore {
     }
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     // Somebody who looks will find it, or pass the rest on.
-    if (idle_.anyone_looking() || idle_.wake_one()) return task;
-    if (view_.supervisor().dormant.load(std::memory_order_relaxed) != 0) ask_for_a_worker();
+    if (!idle_.anyone_looking() && idle_.wake_one()) return task;
+    // That reaches those who sleep, but not those who have left for want of work. Who looks stops
+    // that before it claims, so each of them is good for one of those that are counted.
+    const bool some_have_left = view_.supervisor().dormant.load(std::memory_order_seq_cst) != 0;
+    if (some_have_left && waiting_->count_all() > idle_.looking()) ask_for_a_worker();
     return task;
   }
 

@@ -66,6 +66,10 @@ class IdleWorkers {
     return false;
   }
 
+  [[nodiscard]] std::size_t looking() const noexcept {
+    return static_cast<std::size_t>(count_looking());
+  }
+
   [[nodiscard]] std::size_t count_sleeping() const noexcept {
     std::size_t count = 0;
     for (std::size_t i = 0; i < words_; ++i) {

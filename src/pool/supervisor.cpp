@@ -9,6 +9,7 @@
 
 #include "brood/codec.hpp"
 #include "brood/detail/thunk.hpp"
+#include "pool/admission.hpp"
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
@@ -122,6 +123,7 @@ class Supervisor {
         settler_(view_, outbox_, retry_ring_),
         clock_(view_, start.grace_ns),
         idle_(view_),
+        waiting_(view_, std::nullopt),
         setup_(*start.setup),
         checks_setup_(setup_.initializer.thunk != 0 || setup_.prepare.thunk != 0 ||
                       setup_.has_surroundings),
@@ -562,8 +564,11 @@ class Supervisor {
       if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
         Seat& seat = seats_[tenant.index];
         retire(tenant);
+        // A task that was to wake it is seen here; one that comes later finds it gone, and asks.
+        idle_.forget(slot);
         seat.dormant = true;
-        header_.dormant.fetch_add(1, std::memory_order_relaxed);
+        header_.dormant.fetch_add(1, std::memory_order_seq_cst);
+        if (waiting_.count_all() > 0) wake_seat(seat);
       }
     }
   }
@@ -897,6 +902,7 @@ class Supervisor {
   Settler settler_;
   TaskClock clock_;
   IdleWorkers idle_;
+  WaitingTasks waiting_;
   const WorkerSetup& setup_;
   const bool checks_setup_;
   const std::uint32_t capacity_;  // the most workers that there may ever be
