@@ -41,7 +41,7 @@ class TaskTimeout : public TimeoutError {
   explicit TaskTimeout(const std::string& what, int attempts = 1)
       : TimeoutError(what), attempts_(attempts) {}
 
-  // How often the task was started; 0: it was still waiting.
+  // How many attempts had ended by then; 0: it was waiting, or in its first one.
   [[nodiscard]] int attempts() const noexcept { return attempts_; }
 
  private:

@@ -121,7 +121,8 @@ std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
   shm::LateNote note{attempts, 0};
   if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
   const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
-  const std::string what = count == 0 ? "missed its deadline before a worker was free for it"
+  // A limit settles a task at once, whether it waits or is in its first attempt.
+  const std::string what = count == 0 ? "missed its deadline or ran for longer than it may"
                                       : "ran for longer than it may";
   throw TaskTimeout("brood: " + task_name + " " + what +
                         (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
