@@ -276,6 +276,11 @@ class PoolCaller final : public detail::PoolCore {
     return pool::read_element_reply(view_, *records_, task, index);
   }
 
+  [[nodiscard]] std::span<const std::byte> values_in_cells(TaskTicket task) const override {
+    if (!has_ended(task)) return {};
+    return pool::read_values_in_cells(view_, *records_, task);
+  }
+
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
     const std::uint32_t attempts = view_.state(task.index).attempts.load(std::memory_order_relaxed);

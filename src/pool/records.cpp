@@ -63,6 +63,15 @@ bool has_ended(const PoolView& view, TaskTicket task) noexcept {
   return has_outcome(word) && word.generation == task.generation;
 }
 
+// Without an early end, so that the compiler looks at many at once.
+bool ElementCells::hold_values_only() const noexcept {
+  std::byte difference{};
+  for (const std::byte kind : kinds) {
+    difference |= kind ^ static_cast<std::byte>(ReplyKind::value_inline);
+  }
+  return !kinds.empty() && difference == std::byte{};
+}
+
 Records::Records(const shm::Segment& segment, const PoolView& view, std::size_t arena_limit_bytes)
     : segment_(segment), view_(view) {
   for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
@@ -265,17 +274,22 @@ void Records::recycle(TaskTicket task) noexcept {
 
 // ---- memory
 
+ElementCells Records::cells_of(const TaskRequest& request) const noexcept {
+  const std::span<std::byte> block = outbox_.resolve(request.cells);
+  const std::size_t cells_bytes = std::size_t{request.count} * request.cell_bytes;
+  if (block.size() < cells_bytes + request.count) return {};
+  return {block.first(cells_bytes), block.subspan(cells_bytes, request.count)};
+}
+
 void Records::free_reply_blocks(const TaskRequest& request, const TaskState& state) noexcept {
   if (!request.cells) {
     free_reply(state.kind, state.reply.data());
     return;
   }
-  const std::span<std::byte> cells = outbox_.resolve(request.cells);
-  const std::size_t cells_bytes = std::size_t{request.count} * request.cell_bytes;
-  if (cells.size() < cells_bytes + request.count) return;
-  for (std::uint32_t i = 0; i < request.count; ++i) {
-    free_reply(static_cast<ReplyKind>(cells[cells_bytes + i]),
-               cells.data() + std::size_t{i} * request.cell_bytes);
+  const ElementCells all = cells_of(request);
+  if (all.hold_values_only()) return;
+  for (std::size_t i = 0; i < all.kinds.size(); ++i) {
+    free_reply(static_cast<ReplyKind>(all.kinds[i]), all.cells.data() + i * request.cell_bytes);
   }
 }
 

@@ -17,6 +17,14 @@
 
 namespace brood::pool {
 
+// The results of a task of several elements, in memory that its workers write.
+struct ElementCells {
+  std::span<std::byte> cells;
+  std::span<std::byte> kinds;  // a ReplyKind for each; none: the cells are not there
+
+  [[nodiscard]] bool hold_values_only() const noexcept;
+};
+
 // Threads: any; the members lock. Blocking: for the lock only. Ownership: of free records, of the
 // inbox, and of what is allocated in the outbox for map; segment and view must outlive it.
 // Errors: ArenaFull from draft() and place(); the rest does not fail.
@@ -49,6 +57,7 @@ class Records {
   [[nodiscard]] std::span<std::byte> outbox_block(shm::BlockRef ref) const noexcept {
     return outbox_.resolve(ref);
   }
+  [[nodiscard]] ElementCells cells_of(const shm::TaskRequest& request) const noexcept;
 
  private:
   std::uint32_t take_record();

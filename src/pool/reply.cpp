@@ -142,7 +142,6 @@ TaskReply read_reply(const PoolView& view, const Records& records, TaskTicket ta
 
 TaskReply read_element_reply(const PoolView& view, const Records& records, TaskTicket task,
                              std::uint32_t index) noexcept {
-  const shm::TaskRequest& request = view.request(task.index);
   shm::TaskState& state = view.state(task.index);
   // Of a chunk that was stopped, what had ended by then stands.
   if (const auto settled = settled_reply(state)) {
@@ -151,14 +150,25 @@ TaskReply read_element_reply(const PoolView& view, const Records& records, TaskT
   const ReplyKind whole = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
   if (whole == ReplyKind::none) return {TaskReply::Kind::no_room, {}};
   if (whole != ReplyKind::cells) return {};
+  const shm::TaskRequest& request = view.request(task.index);
   if (records.reach_in_outbox(request.cells) != 0) return {TaskReply::Kind::out_of_reach, {}};
-  const std::span<std::byte> cells = records.outbox_block(request.cells);
-  const std::size_t cells_bytes = std::size_t{request.count} * request.cell_bytes;
-  if (cells.size() < cells_bytes + request.count) return {};
-  const auto kind = static_cast<ReplyKind>(
-      std::atomic_ref(cells[cells_bytes + index]).load(std::memory_order_relaxed));
-  const auto cell = cells.subspan(std::size_t{index} * request.cell_bytes, request.cell_bytes);
+  const ElementCells all = records.cells_of(request);
+  if (index >= all.kinds.size()) return {};
+  const auto kind =
+      static_cast<ReplyKind>(std::atomic_ref(all.kinds[index]).load(std::memory_order_relaxed));
+  const auto cell = all.cells.subspan(std::size_t{index} * request.cell_bytes, request.cell_bytes);
   return in_place(kind, cell, cell.size(), records);
+}
+
+std::span<const std::byte> read_values_in_cells(const PoolView& view, const Records& records,
+                                                TaskTicket task) noexcept {
+  shm::TaskState& state = view.state(task.index);
+  const shm::TaskRequest& request = view.request(task.index);
+  const ReplyKind whole = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
+  if (settled_reply(state) || whole != ReplyKind::cells) return {};
+  if (records.reach_in_outbox(request.cells) != 0) return {};
+  const ElementCells all = records.cells_of(request);
+  return all.hold_values_only() ? all.cells : std::span<std::byte>();
 }
 
 void throw_reply(const TaskReply& reply, std::string task_name, std::uint32_t attempts,

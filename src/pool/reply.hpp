@@ -17,6 +17,9 @@ detail::TaskReply read_reply(const PoolView& view, const Records& records,
                              detail::TaskTicket task) noexcept;
 detail::TaskReply read_element_reply(const PoolView& view, const Records& records,
                                      detail::TaskTicket task, std::uint32_t index) noexcept;
+// All cells of a task of elements that has ended, if each holds a value; empty otherwise.
+std::span<const std::byte> read_values_in_cells(const PoolView& view, const Records& records,
+                                                detail::TaskTicket task) noexcept;
 
 // Throws what a reply stands for that is no value.
 [[noreturn]] void throw_reply(const detail::TaskReply& reply, std::string task_name,

@@ -242,9 +242,9 @@ class Worker final : public detail::TaskFrame {
       if (wears_ && element_ < request_->count) yields_ = has_worn();
     }
     begin_attempt();
-    return judgement == Judgement::again ? detail::ElementEnd::again : detail::ElementEnd::next;
+    if (judgement == Judgement::again) return detail::ElementEnd::again;
+    return yields_ ? detail::ElementEnd::stop : detail::ElementEnd::next;
   }
-  [[nodiscard]] bool yields() const noexcept override { return yields_; }
 
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
     require_in_reach(inbox_, BlockRef{block});
@@ -410,6 +410,7 @@ class Worker final : public detail::TaskFrame {
     state_ = &view_.state(task.index);
     in_user_code_ = false;
     index_ = task.index;
+    undisturbed_ = shm::TaskWord{shm::TaskPhase::claimed, false, me_, task.generation}.pack();
     running_.store(state_, std::memory_order_relaxed);
     if (stop_door_) {
       // What came for the task before; if it was for this one, again.
@@ -494,6 +495,9 @@ class Worker final : public detail::TaskFrame {
 
   // Of the attempt that has just ended.
   [[nodiscard]] Judgement judge() noexcept {
+    const bool may_fail = failed_ || told_late_.load(std::memory_order_relaxed);
+    const std::uint64_t bits = state_->word.load(std::memory_order_acquire);
+    if (!may_fail && shm::TaskWord::without_waiters(bits) == undisturbed_) return Judgement::stands;
     for (;;) {
       const shm::TaskWord now = word();
       if (!is_claimed_by(now, me_)) return Judgement::stands;
@@ -736,7 +740,8 @@ class Worker final : public detail::TaskFrame {
   // Of the task being run:
   const shm::TaskRequest* request_ = nullptr;
   shm::TaskState* state_ = nullptr;
-  std::uint32_t index_ = 0;  // of the record
+  std::uint32_t index_ = 0;        // of the record
+  std::uint64_t undisturbed_ = 0;  // its word while nothing is to be stopped
   std::span<const std::byte> arguments_;
   std::span<std::byte> cells_;
   ReplyKind* kinds_ = nullptr;

@@ -124,6 +124,9 @@ struct TaskWord {
            std::uint64_t{owner.slot} << kSlotShift | std::uint64_t{owner.epoch} << 16U |
            std::uint64_t{generation} << 32U;
   }
+  static constexpr std::uint64_t without_waiters(std::uint64_t bits) noexcept {
+    return bits & ~std::uint64_t{kWaited | kWatched};
+  }
 
  private:
   static constexpr std::uint32_t kSettled = 1U << 2U;

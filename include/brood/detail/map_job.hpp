@@ -126,8 +126,11 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
   static Result take(PoolCore& core, TaskTicket task, std::uint32_t element, std::size_t index) {
     const TaskReply reply = core.reply_of_element(task, element);
     if (reply.kind != TaskReply::Kind::value) core.throw_reply(task, reply, index);
+    return decode(in_cell ? reply.bytes.first(value_bytes) : reply.bytes);
+  }
+  static Result decode([[maybe_unused]] std::span<const std::byte> bytes) {
     if constexpr (!std::is_void_v<Result>) {
-      Reader reader(in_cell ? reply.bytes.first(value_bytes) : reply.bytes);
+      Reader reader(bytes);
       Result result = decode_part<Result>(reader);
       reader.expect_end();
       return result;
@@ -142,7 +145,8 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
     for (std::uint32_t index = 0; index < frame.first(); ++index) {
       static_cast<void>(Pack::decode(in, total));
     }
-    for (std::uint32_t index = frame.first(); index < frame.count(); ++index) {
+    const std::uint32_t count = frame.count();
+    for (std::uint32_t index = frame.first(); index < count; ++index) {
       const Reader begin = in;
       ElementEnd end = ElementEnd::again;
       while (end == ElementEnd::again) {
@@ -154,7 +158,7 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
         }
         end = frame.finish_element(index);
       }
-      if (end == ElementEnd::stop || frame.yields()) return;
+      if (end == ElementEnd::stop) return;
     }
   }
 
@@ -178,6 +182,26 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
       if constexpr (has_handles) frame.keep_for_caller(handles);
     }
   }
+};
+
+// The results of a chunk that has ended, for taking one after the other.
+template <class Job>
+class ChunkResults {
+ public:
+  ChunkResults(PoolCore& core, TaskTicket task) : core_(core), task_(task) {
+    if constexpr (Job::in_cell) cells_ = core.values_in_cells(task);
+  }
+
+  // Throws as Job::take() does; `index` is the element's position in all of the call.
+  typename Job::Result take(std::uint32_t element, std::size_t index) const {
+    if (cells_.empty()) return Job::take(core_, task_, element, index);
+    return Job::decode(cells_.subspan(std::size_t{element} * Job::cell_bytes, Job::value_bytes));
+  }
+
+ private:
+  PoolCore& core_;
+  TaskTicket task_;
+  std::span<const std::byte> cells_;  // if all is well
 };
 
 // How many elements make a chunk: so many that it takes a worker some 1.5 ms, which is measured
@@ -300,13 +324,13 @@ class MapCall final : public MapHandle<typename Job::Result> {
     std::exception_ptr first_error;
     std::vector<std::conditional_t<std::is_void_v<R>, char, R>> values;
     if constexpr (!std::is_void_v<R>) values.reserve(elements_);
-    gather(deadline, [&](TaskTicket task, std::uint32_t element, std::size_t index) {
+    gather(deadline, [&](const ChunkResults<Job>& chunk, std::uint32_t element, std::size_t index) {
       if (first_error != nullptr) return;
       try {
         if constexpr (std::is_void_v<R>) {
-          Job::take(*core_, task, element, index);
+          chunk.take(element, index);
         } else {
-          values.push_back(Job::take(*core_, task, element, index));
+          values.push_back(chunk.take(element, index));
         }
       } catch (...) {
         first_error = std::current_exception();
@@ -319,9 +343,8 @@ class MapCall final : public MapHandle<typename Job::Result> {
   std::vector<Result<R>> collect_results(DeadlineNs deadline) override {
     std::vector<Result<R>> results;
     results.reserve(elements_);
-    gather(deadline, [&](TaskTicket task, std::uint32_t element, std::size_t index) {
-      results.push_back(
-          Result<R>::of(index, [&] { return Job::take(*core_, task, element, index); }));
+    gather(deadline, [&](const ChunkResults<Job>& chunk, std::uint32_t element, std::size_t index) {
+      results.push_back(Result<R>::of(index, [&] { return chunk.take(element, index); }));
     });
     return results;
   }
@@ -422,7 +445,8 @@ class MapCall final : public MapHandle<typename Job::Result> {
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
       if (!await(chunk, deadline)) throw TimeoutError("brood: map did not end in time");
-      for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(chunk.task, i, position + i);
+      const ChunkResults<Job> results(*core_, chunk.task);
+      for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(results, i, position + i);
       position += chunk.elements;
     }
     if (meter_) meter_->report(elements_, core_->deaths());

@@ -131,6 +131,11 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   // Of a task that has ended.
   [[nodiscard]] virtual TaskReply reply(TaskTicket task) const = 0;
   [[nodiscard]] virtual TaskReply reply_of_element(TaskTicket task, std::uint32_t index) const = 0;
+  // The cells of a task of several elements that has ended, if each holds a value in place; empty
+  // if any element has another outcome, or anything else is the matter.
+  [[nodiscard]] virtual std::span<const std::byte> values_in_cells(TaskTicket /*task*/) const {
+    return {};
+  }
   // Throws what a reply that is no value stands for.
   [[noreturn]] virtual void throw_reply(TaskTicket task, const TaskReply& reply,
                                         std::size_t index) const = 0;

@@ -62,7 +62,7 @@ void (*open_function(const SealedFunction& sealed))();
 enum class ElementEnd {
   next,   // the next one
   again,  // the same once more: it failed and has retries left
-  stop,   // nothing: the task was cancelled
+  stop,   // nothing: the task was cancelled, or the others are for another worker
 };
 
 // What a thunk sees of its task. Lives in the worker for the time of one task.
@@ -94,8 +94,6 @@ class TaskFrame {
   // The element ends with the exception being handled.
   virtual void fail_element(std::uint32_t index) noexcept = 0;
   virtual ElementEnd finish_element(std::uint32_t index) noexcept = 0;
-  // After an element: the others are for another worker.
-  [[nodiscard]] virtual bool yields() const noexcept { return false; }
 
   // The encoded values bound by bind_front, in memory that the caller keeps while tasks use them.
   [[nodiscard]] virtual std::span<const std::byte> bound_bytes(std::uint64_t block) const = 0;
