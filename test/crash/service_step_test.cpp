@@ -208,8 +208,9 @@ class SupervisorStepTest : public ServiceStepTest {
     sweep(name);
   }
 
- private:
   int supervisor_ = 0;
+
+ private:
   int victim_ = 0;
 };
 
@@ -221,6 +222,36 @@ TEST_F(SupervisorStepTest, WhileItStartsTheTaskOfADeadWorkerAgain) {
 }
 TEST_F(SupervisorStepTest, WhileItReplacesAnIdleWorker) {
   step_while_recovering("supervisor: an idle worker died", 0, true);
+}
+
+// A task that does not stop is cancelled: its worker is killed for it, and replaced.
+int cancel_when_told(const Gate& gate) {
+  PoolOptions options = two_workers(0);
+  options.grace = 0s;
+  Pool pool(options);
+  auto future = pool.submit(wait_to_be_killed);
+  HOST_CHECK(wait_until([] { return board->pid.load() != 0; }));
+  say("ready");
+  gate.pass();
+  HOST_CHECK(future.cancel());
+  say(outcome_of([&] { future.get(); }));
+  gate.pass();
+  say(outcome_of([&] { pool.apply(twice, 1); }));
+  gate.pass();
+  return 0;
+}
+
+TEST_F(SupervisorStepTest, WhileItStopsATask) {
+  program_ = cancel_when_told;
+  service_ = [this](const Host& host) { return supervisor_ = supervisor_of(host); };
+  trigger_ = [this](Host& /*host*/) { gate_->open(); };
+  is_over_ = [this](const Host& /*host*/) {
+    return is_gone(board->pid.load()) && workers_of(supervisor_) == 3 &&
+           std::ranges::all_of(children_of(supervisor_),
+                               [](const ProcessInfo& p) { return is_at_rest(p.pid); });
+  };
+  expected_ = {{"Cancelled"}, {"BrokenPool"}};
+  sweep("supervisor: a task is cancelled");
 }
 
 // ---- recycling, and pools with a template

@@ -90,6 +90,8 @@ std::string outcome_of(Action&& action) {
     return "BrokenPool";
   } catch (const FamilyBroken&) {
     return "FamilyBroken";
+  } catch (const Cancelled&) {
+    return "Cancelled";
   } catch (const TimeoutError&) {
     return "TimeoutError";
   } catch (const Error& e) {
