@@ -302,9 +302,12 @@ class Supervisor {
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
     if ((ending_ && !draining_) || tenant.expected) return;
-    if (tenant.retiring && death.wait_status == 0 && !settler_.has_task(tenant.id)) {
-      tenant.expected = true;
-      return;
+    if (tenant.retiring && death.wait_status == 0) {
+      // It may have been told to leave before it was seen that it had stopped at a chunk.
+      const bool yields = view_.desk(tenant.id.slot).wish.load() == shm::LeaveWish::yields;
+      if (yields && !tenant.handed_on) hand_on(tenant);
+      tenant.expected = !settler_.has_task(tenant.id);
+      if (tenant.expected) return;
     }
     if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
     if (!is_set_up(tenant)) note_failure(tenant, death);
@@ -555,11 +558,7 @@ class Supervisor {
         continue;
       }
       const shm::LeaveWish wish = view_.desk(slot).wish.load(std::memory_order_acquire);
-      if (wish == shm::LeaveWish::yields && !tenant.handed_on) {
-        tenant.handed_on = true;
-        settler_.hand_on(tenant.id);
-        idle_.wake_one();
-      }
+      if (wish == shm::LeaveWish::yields && !tenant.handed_on) hand_on(tenant);
       if (wish == shm::LeaveWish::worn || wish == shm::LeaveWish::yields) replace(tenant);
       if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
         Seat& seat = seats_[tenant.index];
@@ -571,6 +570,13 @@ class Supervisor {
         if (waiting_.count_all() > 0) wake_seat(seat);
       }
     }
+  }
+
+  // The chunk that it has stopped at.
+  void hand_on(Tenant& tenant) noexcept {
+    tenant.handed_on = true;
+    settler_.hand_on(tenant.id);
+    idle_.wake_one();
   }
 
   // Once there is somebody for its place.
