@@ -11,8 +11,8 @@
 #include <map>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <ranges>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
