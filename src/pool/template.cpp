@@ -89,7 +89,8 @@ void load(const WorkerSetup& setup) {
     call_supervisor(start.view);
     start::leave_child(1);
   }
-  say(line, Message{News::ready, 0});
+  // Nobody would ever give it an order.
+  if (say(line, Message{News::ready, 0}) < 0) start::leave_child(1);
   call_supervisor(start.view);
   make_workers(start, line, supervisor_pid);
 }
