@@ -19,7 +19,7 @@
 #include "sys/fd.hpp"
 #include "sys/futex.hpp"
 #include "sys/poll.hpp"
-#include "sys/stream.hpp"
+#include "sys/patient_stream.hpp"
 
 namespace brood::pool {
 

@@ -1,4 +1,4 @@
-#include "sys/stream.hpp"
+#include "sys/patient_stream.hpp"
 
 #include <fcntl.h>
 #include <limits.h>
