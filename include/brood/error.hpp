@@ -237,8 +237,10 @@ struct Death {
   std::string task = {};             // name of the callable it was running; empty if none
   std::size_t index = 0;             // of the element in map; 0 otherwise
   std::string backtrace = {};        // where it crashed; empty if unknown
-  std::string stderr_tail = {};      // the last it wrote to stderr, if captured
-  bool hung = false;                 // it was killed because it gave no sign of life in time
+  // The last 4 KiB that the process wrote to stderr, of a worker maybe before this task; as they
+  // are. Empty if it wrote none, or that is not looked at (worker_stderr, ProcessOptions::err).
+  std::string stderr_tail = {};
+  bool hung = false;  // it was killed because it gave no sign of life in time
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

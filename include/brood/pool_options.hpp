@@ -22,6 +22,18 @@ namespace detail {
 std::size_t default_workers();
 }  // namespace detail
 
+// Where what workers write to stderr goes.
+enum class WorkerStderr : std::uint8_t {
+  // Through a pipe of each worker's to the process that keeps them, which writes it on, and knows
+  // the last 4 KiB when a worker has died: WorkerDied::stderr_tail. So it comes a moment later, on
+  // its way waits only for who reads the pool's stderr (a worker then waits in write() once its
+  // pipe is full), and in workers stderr is no terminal. What that reader has not taken 0.1 s after
+  // the pool's end is lost, and of what dead workers left all beyond 1 MiB.
+  tail,
+  // Straight there. stderr_tail is empty.
+  inherit,
+};
+
 // What is copied into the workers, and shared with them until they write, is what this process has
 // when the Pool is made, and what preload adds.
 struct PoolOptions {
@@ -68,6 +80,10 @@ struct PoolOptions {
   // What the workers have otherwise than this process: nice, affinity, rlimits, cwd, env, and out
   // and err unless captured. The rest has no meaning for them: StartError.
   ProcessOptions worker = {};
+  // Where that is, worker.err says: with Output::null it is not shown, but in stderr_tail. Where
+  // the system refuses a worker its pipe, it has `inherit`. A ThreadPool has no workers of this
+  // kind.
+  WorkerStderr worker_stderr = WorkerStderr::tail;
   // Run in each worker when it has its place (see worker_index()), as the last before its first
   // task: to give up rights, say. See InitializerFailed.
   Initializer prepare = {};

@@ -13,6 +13,7 @@
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
+#include "pool/stderr_relay.hpp"
 #include "pool/stop_door.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/template.hpp"
@@ -136,6 +137,7 @@ class Supervisor {
     outbox_.attach(view_.outbox(start.segment_fd, start.arena_limit_bytes), me);
     retry_ring_.start(shm::kRetryRingLog);
     out_of_memory_kills_ = count_out_of_memory_kills();
+    if (setup_.relays_errors) start_relay();
   }
 
   void run() noexcept {
@@ -161,11 +163,19 @@ class Supervisor {
         watch_memory();
       }
       trim();
+      relay_.forward(now_);
       sleep(calls);
     }
   }
 
  private:
+  void start_relay() noexcept {
+    int& output = start_.descriptors[1];
+    // Their stdout is to be the pool's stderr, not their own.
+    if (output == 2) output = sys::copy_above_streams(output);
+    relay_.start(setup_.has_surroundings ? start_.descriptors[2] : 2, shared_.control);
+  }
+
   // ---- deaths
 
   // First stage: the kernel or a crash handler says that a worker is dying. Its task is settled;
@@ -217,6 +227,8 @@ class Supervisor {
     cause.out_of_memory = death.out_of_memory ? 1 : 0;
     cause.fault_address = death.fault_address;
     cause.length = 0;
+    cause.stderr_bytes = static_cast<std::uint32_t>(death.stderr_tail.size());
+    std::ranges::copy(death.stderr_tail, cause.stderr_tail.begin());
     if (note != nullptr) {
       const std::size_t length = note->length.load(std::memory_order_acquire);
       cause.length = static_cast<std::uint32_t>(std::min(length, cause.exception.size()));
@@ -284,8 +296,9 @@ class Supervisor {
     return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address};
   }
 
-  // What its crash handler saw of its stack: input.
-  [[nodiscard]] WorkerDeath with_evidence(const Tenant& tenant, WorkerDeath death) const noexcept {
+  // What its crash handler saw of its stack, and what it wrote: input.
+  [[nodiscard]] WorkerDeath with_evidence(const Tenant& tenant, WorkerDeath death) noexcept {
+    death.stderr_tail = relay_.tail_of(tenant.id.slot);
     const shm::CrashNote& note = view_.crash_note(tenant.id.slot);
     const std::size_t bytes = note.bytes.load(std::memory_order_acquire);
     const bool has_crashed = (death.wait_status & kSignalBits) != 0;
@@ -302,13 +315,17 @@ class Supervisor {
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
     if ((ending_ && !draining_) || tenant.expected) return;
-    if (tenant.retiring && death.wait_status == 0 && !settler_.has_task(tenant.id)) {
-      tenant.expected = true;
-      return;
+    if (tenant.retiring && death.wait_status == 0) {
+      // It may have been told to leave before it was seen that it had stopped at a chunk.
+      const bool yields = view_.desk(tenant.id.slot).wish.load() == shm::LeaveWish::yields;
+      if (yields && !tenant.handed_on) hand_on(tenant);
+      tenant.expected = !settler_.has_task(tenant.id);
+      if (tenant.expected) return;
     }
     if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
-    if (!is_set_up(tenant)) note_failure(tenant, death);
-    settler_.settle_task_of(tenant.id, with_evidence(tenant, death));
+    const WorkerDeath told = with_evidence(tenant, death);
+    if (!is_set_up(tenant)) note_failure(tenant, told);
+    settler_.settle_task_of(tenant.id, told);
     if (tenant.index != kNoIndex) {
       seats_[tenant.index].slot = 0;
       promote_spare(tenant.index);
@@ -430,6 +447,7 @@ class Supervisor {
     // What it held among the family's objects is the warden's to give back.
     if (!tenant.announced) announce(tenant.pid, tenant.pidfd.get(), tenant.member);
     set_stop_door(view_, tenant.id, false);
+    relay_.close(slot);
     outbox_.sweep(tenant.id);
     owners_.mark_dead(tenant.id);
     owners_.release(tenant.id);
@@ -555,11 +573,7 @@ class Supervisor {
         continue;
       }
       const shm::LeaveWish wish = view_.desk(slot).wish.load(std::memory_order_acquire);
-      if (wish == shm::LeaveWish::yields && !tenant.handed_on) {
-        tenant.handed_on = true;
-        settler_.hand_on(tenant.id);
-        idle_.wake_one();
-      }
+      if (wish == shm::LeaveWish::yields && !tenant.handed_on) hand_on(tenant);
       if (wish == shm::LeaveWish::worn || wish == shm::LeaveWish::yields) replace(tenant);
       if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
         Seat& seat = seats_[tenant.index];
@@ -571,6 +585,13 @@ class Supervisor {
         if (waiting_.count_all() > 0) wake_seat(seat);
       }
     }
+  }
+
+  // The chunk that it has stopped at.
+  void hand_on(Tenant& tenant) noexcept {
+    tenant.handed_on = true;
+    settler_.hand_on(tenant.id);
+    idle_.wake_one();
   }
 
   // Once there is somebody for its place.
@@ -634,7 +655,7 @@ class Supervisor {
 
   // A copy of this process, or of the template.
   long copy_for_worker(const WorkerStart& worker, sys::Fd& pidfd) noexcept {
-    if (needs_template()) return template_.bear(worker.me, worker.member, pidfd);
+    if (needs_template()) return template_.bear(worker.me, worker.member, worker.errors, pidfd);
     // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
     sys::SignalsBlocked blocked;
     const long pid = sys::clone_quiet(pidfd, sys::signal_number::kChildEnded);
@@ -664,8 +685,11 @@ class Supervisor {
     view_.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
     const std::uint64_t memory = memory_of_a_copy();
     sys::Fd pidfd;
-    const long pid = copy_for_worker({start_, *id, member, sys::process_id()}, pidfd);
+    const sys::Fd errors = relay_.open(slot);
+    const WorkerStart worker{start_, *id, member, sys::process_id(), errors.get()};
+    const long pid = copy_for_worker(worker, pidfd);
     if (pid < 0) {
+      relay_.close(slot);
       owners_.release(*id);
       if (member) family_owners_.release(*member);
       entry.role.store(WorkerRole::none, std::memory_order_relaxed);
@@ -833,6 +857,7 @@ class Supervisor {
         sys::reap_child(pid, status);
       }
     }
+    relay_.finish();
     tell(condition);
     settler_.wake_waiters();
   }
@@ -884,6 +909,7 @@ class Supervisor {
     if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
       wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
     }
+    wake_ns = std::min(wake_ns, relay_.next_look_ns());
     wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
     const int result = sys::futex_wait_any(std::span(words).first(count), wake_ns);
     // Kernels before 5.16: deaths are told by SIGCHLD, which interrupts this.
@@ -907,6 +933,7 @@ class Supervisor {
   const bool checks_setup_;
   const std::uint32_t capacity_;  // the most workers that there may ever be
   std::uint32_t target_;          // how many there are to be
+  StderrRelay relay_;
   Template template_;
   bool template_announced_ = false;
   Tenant* tenants_;

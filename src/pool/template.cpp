@@ -52,14 +52,14 @@ void load(const WorkerSetup& setup) {
 [[noreturn]] void make_workers(const SupervisorStart& start, int line, int supervisor_pid) {
   for (;;) {
     Order order;
-    sys::Fd nothing;
+    sys::Fd errors;
     long length = -EAGAIN;
     while (length == -EAGAIN) {
       if (sys::becomes_readable(line, sys::kForever) < 0) sys::sleep_ns(kPauseNs);
-      length = sys::receive_packet(line, std::as_writable_bytes(std::span(&order, 1)), nothing);
+      length = sys::receive_packet(line, std::as_writable_bytes(std::span(&order, 1)), errors);
     }
     if (length != sizeof order) start::leave_child(0);
-    WorkerStart worker{start, order.id, std::nullopt, supervisor_pid};
+    WorkerStart worker{start, order.id, std::nullopt, supervisor_pid, errors.get()};
     if (order.has_member != 0) worker.member = order.member;
     Message message{News::born, 0};
     {
@@ -89,7 +89,8 @@ void load(const WorkerSetup& setup) {
     call_supervisor(start.view);
     start::leave_child(1);
   }
-  say(line, Message{News::ready, 0});
+  // Nobody would ever give it an order.
+  if (say(line, Message{News::ready, 0}) < 0) start::leave_child(1);
   call_supervisor(start.view);
   make_workers(start, line, supervisor_pid);
 }
@@ -139,9 +140,10 @@ long Template::receive_number() noexcept {
   return message.number;
 }
 
-long Template::bear(shm::OwnerId id, std::optional<shm::OwnerId> member, sys::Fd& pidfd) noexcept {
+long Template::bear(shm::OwnerId id, std::optional<shm::OwnerId> member, int errors,
+                    sys::Fd& pidfd) noexcept {
   const Order order{id, member.value_or(shm::OwnerId{}), member ? 1U : 0U};
-  long number = say(line_.get(), order);
+  long number = sys::send_packet(line_.get(), std::as_bytes(std::span(&order, 1)), errors, false);
   if (number == 0) number = receive_number();
   if (number > 0) {
     pidfd.reset(sys::open_pidfd(static_cast<int>(number)));

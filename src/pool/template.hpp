@@ -36,8 +36,10 @@ class Template {
   int start(const SupervisorStart& start, std::optional<shm::OwnerId> member) noexcept;
   // Reads what it has said meanwhile.
   void listen() noexcept;
-  // A new worker's number, with its pidfd. Requires State::ready.
-  long bear(shm::OwnerId id, std::optional<shm::OwnerId> member, sys::Fd& pidfd) noexcept;
+  // A new worker's number, with its pidfd. `errors` is its stderr, -1: that of the pool. Requires
+  // State::ready.
+  long bear(shm::OwnerId id, std::optional<shm::OwnerId> member, int errors,
+            sys::Fd& pidfd) noexcept;
   // It is to end by itself.
   void dismiss() noexcept { line_.reset(); }
   // It was reaped.

@@ -86,11 +86,12 @@ void report_crash(const sys::Crash& crash) {
 
 class Worker final : public detail::TaskFrame {
  public:
-  explicit Worker(const WorkerStart& start) noexcept
+  Worker(const WorkerStart& start, bool has_own_errors) noexcept
       : view_(start.pool.view),
         start_(start.pool),
         setup_(*start.pool.setup),
         wears_(setup_.max_tasks != 0 || setup_.recycle_above_bytes != 0),
+        has_own_errors_(has_own_errors),
         me_(start.me),
         name_(start.pool.process_name),
         entry_(view_.entry(me_.slot)),
@@ -303,7 +304,7 @@ class Worker final : public detail::TaskFrame {
     const auto& [directory, output, errors] = start_.descriptors;
     wanted.directory.reset(directory);
     wanted.output = output;
-    wanted.errors = errors;
+    wanted.errors = has_own_errors_ ? 2 : errors;
     start::take_descriptors(wanted);
     for (const int fd : {output, errors}) {
       if (fd > 2) sys::close_fd(fd);
@@ -717,6 +718,7 @@ class Worker final : public detail::TaskFrame {
   const SupervisorStart& start_;
   const WorkerSetup& setup_;
   const bool wears_;
+  const bool has_own_errors_;
   WorkerContext& context_ = worker_context();
   const std::uint64_t token_ = sys::process_token();
   shm::OwnerId me_;
@@ -801,6 +803,8 @@ void become_pool_process(const SupervisorStart& start, int supervisor_pid,
 }
 
 void worker_main(const WorkerStart& start) noexcept {
+  // First: whatever it says from here on is its own.
+  const bool has_own_errors = start.errors >= 0 && sys::place_fd(start.errors, 2) == 0;
   become_pool_process(start.pool, start.supervisor_pid, start.member);
   const PoolView& view = start.pool.view;
   crash_pid = sys::process_id();
@@ -816,7 +820,7 @@ void worker_main(const WorkerStart& start) noexcept {
   sys::hold_until_death(view.owners().life(start.me.slot));
 
   // On the heap: a task that ends the process by exit() must not destroy it.
-  auto* worker = new (std::nothrow) Worker(start);
+  auto* worker = new (std::nothrow) Worker(start, has_own_errors);
   if (worker == nullptr) sys::exit_now(1);
   the_worker = worker;
   start::set_process_name(start.pool.process_name);

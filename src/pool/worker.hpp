@@ -14,6 +14,7 @@ struct WorkerStart {
   shm::OwnerId me;
   std::optional<shm::OwnerId> member;  // its place in the family, if there was one
   int supervisor_pid = 0;
+  int errors = -1;  // its stderr; -1: that of the pool
 };
 
 // First thing in a process that runs the user's code for the supervisor: signals, descriptors,

@@ -150,6 +150,7 @@ SetupToSend make_setup(const PoolOptions& options, StartMethod method) {
   setup.share = bounded(std::max<std::size_t>(detail::default_workers() / options.workers, 1));
   setup.inner_threads = options.inner_threads.value_or(setup.share);
   setup.overrule_variables = options.inner_threads.has_value();
+  setup.relays_errors = options.worker_stderr == WorkerStderr::tail;
   find_inner_threads();
   setup.memory_events = sys::cgroup_memory_events();
   setup.has_surroundings = start::changes_anything(options.worker);
@@ -216,6 +217,8 @@ std::exception_ptr setup_failure(const PoolView& view) noexcept {
       death.fault_address = cause.fault_address;
       death.out_of_memory = cause.out_of_memory == 1;
       death.task = step + " of a pool";
+      death.stderr_tail.assign(reinterpret_cast<const char*>(cause.stderr_tail.data()),
+                               std::min<std::size_t>(cause.stderr_bytes, cause.stderr_tail.size()));
       throw WorkerDied(std::move(death));
     }
     RemoteInfo info;

@@ -37,6 +37,7 @@ struct WorkerSetup {
   bool has_surroundings = false;    // other than the supervisor's
   bool has_output = false;          // of the descriptors that go along
   bool has_errors = false;
+  bool relays_errors = true;  // WorkerStderr::tail
   start::Surroundings surroundings;
   std::string memory_events;  // counts deaths for want of memory; empty: nobody knows
 };

@@ -186,6 +186,7 @@ struct DeathEvidence {
   std::uint32_t trace_bytes;   // of the stack, as in CrashNote
   std::uint32_t stderr_bytes;  // the last that the worker wrote there
 };
+inline constexpr std::size_t kStderrTailBytes = 4096;
 
 // How often an element was started that always took too long, in its 8-byte cell.
 struct LateNote {
@@ -337,7 +338,9 @@ struct SetupCause {
   std::uint32_t wait_status;
   std::uint64_t fault_address;
   std::uint32_t out_of_memory;
+  std::uint32_t stderr_bytes;
   std::array<std::byte, kSetupNoteBytes> exception;
+  std::array<std::byte, kStderrTailBytes> stderr_tail;  // of one that died
 };
 
 // What a process of the pool tells of the exception that its setup ended with. The template has

@@ -19,7 +19,8 @@ namespace {
 static_assert(signal_number::kKill == SIGKILL && signal_number::kTerminate == SIGTERM &&
               signal_number::kInterrupt == SIGINT && signal_number::kChildEnded == SIGCHLD &&
               signal_number::kStop == SIGSTOP && signal_number::kHangUp == SIGHUP &&
-              signal_number::kContinue == SIGCONT);
+              signal_number::kContinue == SIGCONT && signal_number::kPipe == SIGPIPE &&
+              signal_number::kFileTooLarge == SIGXFSZ && signal_number::kInputOutput == SIGIO);
 
 constexpr int kSignals = 64;
 constexpr std::array kCrashSignals = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};

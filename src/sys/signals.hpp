@@ -81,6 +81,9 @@ inline constexpr int kHangUp = 1;
 inline constexpr int kChildEnded = 17;
 inline constexpr int kStop = 19;
 inline constexpr int kContinue = 18;
+inline constexpr int kPipe = 13;
+inline constexpr int kFileTooLarge = 25;
+inline constexpr int kInputOutput = 29;
 }  // namespace signal_number
 
 }  // namespace brood::sys

@@ -11,6 +11,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <ranges>
 #include <set>
 #include <string>
 #include <thread>
@@ -353,6 +354,20 @@ TEST_P(WorkerLifeTest, ResizedAgainAndAgainUnderLoadItLosesNothing) {
     if (i % 50 == 0) pool.resize(1 + static_cast<std::size_t>(i / 50) % 6);
   }
   for (int i = 0; i < 2000; ++i) EXPECT_EQ(futures[static_cast<std::size_t>(i)].get(), 2 * i);
+  EXPECT_EQ(pool.stats().died, 0U);
+}
+
+// A worker may be told to leave just when it has stopped at a chunk.
+TEST_P(WorkerLifeTest, ResizedWhileWorkersWearOutInTheMidstOfChunksItLosesNothing) {
+  PoolOptions options = with(3);
+  options.max_tasks_per_worker = 3;
+  Pool pool(options);
+  for (std::size_t i = 0; i < 40; ++i) {
+    auto results = pool.map_async(twice, std::views::iota(0, 40), {.chunk_size = 10});
+    pool.resize(1 + i % 4);
+    const std::vector<int> values = results.get();
+    for (int k = 0; k < 40; ++k) EXPECT_EQ(values[static_cast<std::size_t>(k)], 2 * k);
+  }
   EXPECT_EQ(pool.stats().died, 0U);
 }
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <exception>
 #include <mutex>
 #include <new>
@@ -251,6 +252,30 @@ inline void die_and_go_on() {
     REQUIRE_RIGHT(index >= 0);
     static_cast<void>(outcome_of([&] { pool.apply(leave_an_orphan); }));
     REQUIRE_RIGHT(pool.apply(twice, 2) == 4);
+  });
+}
+
+// What workers write to stderr; it goes nowhere, on the way of what goes to a terminal.
+inline void say_last_words() {
+  PoolOptions options = forked_pool(2);
+  options.worker.err = Output::null;
+  with_pool(options, [](Pool& pool) {
+    for (int i = 0; i < 3; ++i) {
+      std::string tail = "last words";
+      try {
+        pool.apply([] {
+          std::fputs("last words", stderr);
+          std::fputs(std::string(20'000, '.').c_str(), stderr);
+          std::fputs("last words", stderr);
+          die_by_kill();
+        });
+      } catch (const WorkerDied& e) {
+        // Without its pipe nothing is known of it.
+        if (e.signal == SIGKILL && !e.stderr_tail.empty()) tail = e.stderr_tail;
+      }
+      REQUIRE_RIGHT(tail.ends_with("last words"));
+      REQUIRE_RIGHT(pool.apply(twice, i) == 2 * i);
+    }
   });
 }
 

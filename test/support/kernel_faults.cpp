@@ -131,6 +131,8 @@ bool copies_descriptor(long /*fd*/, long command) noexcept { return command == F
 bool seals(long /*fd*/, long command) noexcept { return command == F_ADD_SEALS; }
 bool reads_seals(long /*fd*/, long command) noexcept { return command == F_GET_SEALS; }
 bool sets_flags(long /*fd*/, long command) noexcept { return command == F_SETFD; }
+bool sets_status(long /*fd*/, long command) noexcept { return command == F_SETFL; }
+bool sets_owner(long /*fd*/, long command) noexcept { return command == F_SETOWN; }
 
 std::vector<CallKind> make_kinds() {
   return {
@@ -142,6 +144,9 @@ std::vector<CallKind> make_kinds() {
       {"fcntl (seal)", SYS_fcntl, {EPERM, EBUSY, EINVAL}, seals},
       {"fcntl (read seals)", SYS_fcntl, {EINVAL, EBADF}, reads_seals},
       {"fcntl (flags)", SYS_fcntl, {EPERM}, sets_flags},
+      {"fcntl (status)", SYS_fcntl, {EPERM, ENOMEM}, sets_status},
+      {"fcntl (owner)", SYS_fcntl, {EPERM, ENOMEM}, sets_owner},
+      {"pipe2", SYS_pipe2, {EMFILE, ENFILE, ENOMEM}},
       {"openat", SYS_openat, {EMFILE, ENFILE, EINTR, ENOENT, EACCES, ENOMEM}},
       {"pread64", SYS_pread64, {EINTR, EIO, ENOMEM}},
       {"pwrite64", SYS_pwrite64, {EINTR, ENOSPC, ENOMEM, EFBIG}},
