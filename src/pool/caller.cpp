@@ -18,6 +18,7 @@
 #include "pool/admission.hpp"
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
+#include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
 #include "pool/records.hpp"
 #include "pool/reply.hpp"
@@ -190,12 +191,7 @@ class PoolCaller final : public detail::PoolCore {
       return task;
     }
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
-    // Somebody who looks will find it, or pass the rest on.
-    if (!idle_.anyone_looking() && idle_.wake_one()) return task;
-    // That reaches those who sleep, but not those who have left for want of work. Who looks stops
-    // that before it claims, so each of them is good for one of those that are counted.
-    const bool some_have_left = view_.supervisor().dormant.load(std::memory_order_seq_cst) != 0;
-    if (some_have_left && waiting_->count_all() > idle_.looking()) ask_for_a_worker();
+    pool::call_worker(view_, idle_, *waiting_);
     return task;
   }
 
@@ -504,11 +500,6 @@ class PoolCaller final : public detail::PoolCore {
   }
 
   // ---- talking to the processes
-
-  void ask_for_a_worker() noexcept {
-    view_.caller().demand.fetch_add(1, std::memory_order_release);
-    pool::call_supervisor(view_);
-  }
 
   [[nodiscard]] PoolOrder order() const noexcept {
     return view_.caller().order.load(std::memory_order_acquire);

@@ -35,7 +35,7 @@ class IdleWorkers {
     bits(slot).sleeping.fetch_or(mask(slot), std::memory_order_seq_cst);
   }
   void stop_sleeping(std::uint16_t slot) noexcept {
-    bits(slot).sleeping.fetch_and(~mask(slot), std::memory_order_relaxed);
+    bits(slot).sleeping.fetch_and(~mask(slot), std::memory_order_seq_cst);
   }
 
   // A dead worker needs no waking, and finds nothing.
@@ -74,7 +74,7 @@ class IdleWorkers {
     std::size_t count = 0;
     for (std::size_t i = 0; i < words_; ++i) {
       count +=
-          static_cast<std::size_t>(std::popcount(all(i).sleeping.load(std::memory_order_relaxed)));
+          static_cast<std::size_t>(std::popcount(all(i).sleeping.load(std::memory_order_seq_cst)));
     }
     return count;
   }
@@ -113,7 +113,7 @@ class IdleWorkers {
   [[nodiscard]] int count_looking() const noexcept {
     int count = 0;
     for (std::size_t i = 0; i < words_; ++i) {
-      count += std::popcount(all(i).looking.load(std::memory_order_relaxed));
+      count += std::popcount(all(i).looking.load(std::memory_order_seq_cst));
     }
     return count;
   }

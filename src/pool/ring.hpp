@@ -89,9 +89,9 @@ class RingReader {
     return tail != 0 && start(tail) < tail;
   }
 
-  // From the first that nobody is known to have claimed to the last.
+  // From the first that nobody is known to have claimed to the last. seq_cst: see RingWriter::push.
   [[nodiscard]] std::uint64_t count_left() noexcept {
-    const std::uint64_t tail = header_->tail.load(std::memory_order_acquire);
+    const std::uint64_t tail = header_->tail.load(std::memory_order_seq_cst);
     return tail - start(tail);
   }
 

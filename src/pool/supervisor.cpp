@@ -10,6 +10,7 @@
 #include "brood/codec.hpp"
 #include "brood/detail/thunk.hpp"
 #include "pool/admission.hpp"
+#include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
@@ -158,7 +159,7 @@ class Supervisor {
       if (ending_ && count_tenants() == 0 && template_.pid() == 0) return end(final_condition_);
       if (!ending_) {
         grant_wishes();
-        answer_demand();
+        wake_seats();
         fill_seats();
         watch_memory();
       }
@@ -578,11 +579,8 @@ class Supervisor {
       if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
         Seat& seat = seats_[tenant.index];
         retire(tenant);
-        // A task that was to wake it is seen here; one that comes later finds it gone, and asks.
-        idle_.forget(slot);
+        leave_empty(view_, idle_, slot);
         seat.dormant = true;
-        header_.dormant.fetch_add(1, std::memory_order_seq_cst);
-        if (waiting_.count_all() > 0) wake_seat(seat);
       }
     }
   }
@@ -624,11 +622,9 @@ class Supervisor {
     return std::clamp<std::uint32_t>(setup_.min_workers, 1, target_);
   }
 
-  // Tasks have found nobody to wake.
-  void answer_demand() noexcept {
-    const std::uint32_t demand = view_.caller().demand.load(std::memory_order_acquire);
-    std::uint32_t wanted = demand - answered_demand_;
-    answered_demand_ = demand;
+  // For tasks that nobody comes to.
+  void wake_seats() noexcept {
+    std::size_t wanted = count_wanted(view_, idle_, waiting_);
     for (std::uint32_t index = 0; index < target_ && wanted > 0; ++index) {
       if (!seats_[index].dormant) continue;
       wake_seat(seats_[index]);
@@ -638,7 +634,7 @@ class Supervisor {
 
   void wake_seat(Seat& seat) noexcept {
     seat.dormant = false;
-    header_.dormant.fetch_sub(1, std::memory_order_relaxed);
+    fill_empty(view_);
   }
 
   void obey_size() noexcept {
@@ -947,7 +943,6 @@ class Supervisor {
   std::int64_t next_trim_ns_ = 0;
   int quiet_trims_ = 0;
   std::uint32_t answered_doubts_ = 0;
-  std::uint32_t answered_demand_ = 0;
   std::int64_t next_watch_ns_ = 0;
   std::uint64_t out_of_memory_kills_ = 0;  // that are known, in our control group
 

@@ -4,6 +4,7 @@
 
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
+#include "pool/dormancy.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"
@@ -88,7 +89,7 @@ void WorkSearch::make_room_known() noexcept {
 }
 
 void WorkSearch::pass_on() noexcept {
-  if (maybe_work()) idle_.wake_one();
+  if (maybe_work()) call_another(view_, idle_);
 }
 
 void WorkSearch::wait(WorkerRole role, bool takes_tasks, std::int64_t until) noexcept {

@@ -309,9 +309,6 @@ struct CallerHeader {
   sys::Atomic<std::int64_t> deadline_ns;
   std::uint64_t seed;                  // what task_seed() follows from
   sys::Atomic<std::uint32_t> workers;  // how many there are to be
-  // Counts tasks that found no worker to wake, while some workers' seats are empty for want of
-  // work.
-  sys::Atomic<std::uint32_t> demand;
 };
 
 // ---- the supervisor zone

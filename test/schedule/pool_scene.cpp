@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "pool/call.hpp"
+#include "pool/dormancy.hpp"
 #include "pool/task.hpp"
 #include "pool/work_search.hpp"
 #include "sys/clock.hpp"
@@ -38,6 +39,7 @@ PoolScene::PoolScene(std::uint32_t ring_log) {
                            view_.ring_cells(shm::kNormalPriority));
   ring_.start(ring_log);
   idle_ = pool::IdleWorkers(view_);
+  waiting_.emplace(view_, std::nullopt);
   view_.caller().records.store(kTasks);
   for (int number = 0; number < kSlots; ++number) {
     view_.entry(worker(number).slot).role.store(shm::WorkerRole::active);
@@ -55,7 +57,7 @@ void PoolScene::submit(std::uint32_t index, std::uint32_t retries) {
   request.generation.store(generation, std::memory_order_release);
   pool::publish_task(view_.state(index), generation);
   ring_.push({index, generation});
-  if (!idle_.anyone_looking()) idle_.wake_one();
+  pool::call_worker(view_, idle_, *waiting_);
 }
 
 bool PoolScene::get(Scene& scene, std::uint32_t index) {
@@ -185,6 +187,19 @@ void PoolScene::send_away(int number) {
   const std::uint16_t slot = worker(number).slot;
   view_.entry(slot).role.store(shm::WorkerRole::leaving, std::memory_order_seq_cst);
   idle_.ring(slot);
+}
+
+void PoolScene::let_leave(int number) {
+  pool::WaitingTasks waiting(view_, std::nullopt);
+  send_away(number);
+  pool::leave_empty(view_, idle_, worker(number).slot);
+  sys::FutexWord& control = view_.shared().control;
+  for (;;) {
+    const std::uint32_t calls = control.load(std::memory_order_acquire);
+    if (pool::count_wanted(view_, idle_, waiting) > 0) break;
+    sys::futex_wait(&control, calls, sys::kForever);
+  }
+  pool::fill_empty(view_);
 }
 
 void PoolScene::scribble_idle_bits() {

@@ -4,8 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "pool/admission.hpp"
 #include "pool/idle.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
@@ -51,6 +53,8 @@ class PoolScene {
   // As PoolCaller and Supervisor do it.
   void drain();
   void send_away(int number);
+  // The same for want of work; returns when somebody else is wanted.
+  void let_leave(int number);
   // As a worker might that has lost its way.
   void scribble_idle_bits();
 
@@ -62,6 +66,7 @@ class PoolScene {
   pool::PoolView view_;
   pool::RingWriter ring_;
   pool::IdleWorkers idle_;
+  std::optional<pool::WaitingTasks> waiting_;  // the caller's; always, once constructed
   shm::Arena outbox_;
   std::array<Data<int>, kTasks> arguments_;
   std::array<Data<int>, kTasks> replies_;

@@ -45,6 +45,33 @@ Body meeting(Idle how) {
   };
 }
 
+// The only worker leaves for want of work as tasks come; another comes for what it does not take.
+Body leaving_for_want_of_work(std::uint32_t tasks, Idle how) {
+  return [=](Scene& scene) {
+    PoolScene pool;
+    sys::FutexWord wanted{0};
+    scene.server("worker", [&] { pool.work(scene, 0, how); });
+    scene.server("newcomer", [&] {
+      while (wanted.load(std::memory_order_acquire) == 0) {
+        sys::futex_wait(&wanted, 0, sys::kForever);
+      }
+      pool.work(scene, 1, how);
+    });
+    scene.server("supervisor", [&] {
+      pool.let_leave(0);
+      wanted.store(1, std::memory_order_release);
+      sys::futex_wake(&wanted, sys::kWakeAll);
+    });
+    scene.actor("caller", [&] {
+      for (std::uint32_t task = 0; task < tasks; ++task) {
+        pool.submit(task);
+        scene.require(pool.get(scene, task), "died");
+      }
+    });
+    scene.play();
+  };
+}
+
 // The pool drains: the supervisor has to learn that the last task has ended.
 Body draining(std::uint32_t tasks, int workers) {
   return [=](Scene& scene) {
@@ -252,6 +279,14 @@ TEST(PoolScheduleTest, ADrainedPoolEnds) {
 TEST(PoolScheduleTest, AWorkerLeavesWhenTold) {
   expect_right_in_all("a worker is told to leave", leaving);
 }
+TEST(PoolScheduleTest, AWorkerLeavesForWantOfWorkAsThereIsSome) {
+  for (const std::uint32_t tasks : {1U, 2U}) {
+    expect_right_by_seed("a sleeper leaves for want of work",
+                         leaving_for_want_of_work(tasks, Idle::asleep), 2);
+    expect_right_by_seed("who looks leaves for want of work",
+                         leaving_for_want_of_work(tasks, Idle::looking), 2);
+  }
+}
 TEST(PoolScheduleTest, AWorkerThatLeavesPassesOnWhatItWasWokenFor) {
   expect_right_by_seed("a worker leaves that was woken", leaving_when_woken, 1);
 }
@@ -282,8 +317,9 @@ TEST(PoolScheduleTest, AWorkerDiesAndTheTaskIsRunAgain) {
 TEST(PoolScheduleTest, EachBreakIsNoticed) {
   expect_breaks_noticed(
       "task, search, idle bits, settling",
-      {"task.cpp", "work_search.cpp", "idle.hpp", "settle.cpp", "call.hpp"},
-      {simple(1, 1, Idle::asleep), simple(1, 1, Idle::looking), in_turn(3, 2, Idle::looking),
+      {"task.cpp", "work_search.cpp", "idle.hpp", "settle.cpp", "call.hpp", "dormancy.cpp"},
+      {leaving_for_want_of_work(1, Idle::asleep), leaving_for_want_of_work(2, Idle::looking),
+       simple(1, 1, Idle::asleep), simple(1, 1, Idle::looking), in_turn(3, 2, Idle::looking),
        meeting(Idle::asleep), meeting_later(Idle::asleep), meeting(Idle::looking), draining(1, 1),
        draining(2, 2), leaving, leaving_when_woken, handing_on, orders, calls, scribbling,
        simple(2, 2, Idle::looking), with_deaths(2, 0, 1, Idle::looking),
@@ -299,12 +335,14 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
        {"task.cpp", "compare_exchange_strong(nonsense", Damage::drop, "the same"},
        {"idle.hpp", "sleeping.fetch_and(~mask(slot), std::memory_order_relaxed) & mask",
         Damage::drop, "the woken clears it itself"},
-       {"idle.hpp", "bell.fetch_add", Damage::tear, "any change of the bell will do"},
        {"idle.hpp", "looking.fetch_or", Damage::drop, "then there is one wake-up more"},
        {"idle.hpp", "sleeping.fetch_and(valid", Damage::relax, "all bells are rung next"},
        {"idle.hpp", "sleeping.fetch_and(valid", Damage::tear, "the same"},
        {"work_search.cpp", "wanted.load(std::memory_order_seq_cst)", Damage::relax,
         "nobody waits for room in these scenes"},
+       {"dormancy.cpp", "dormant.fetch_add", Damage::tear, "the supervisor alone counts"},
+       {"dormancy.cpp", "dormant.fetch_sub", Damage::tear, "the same"},
+       {"dormancy.cpp", "dormant.fetch_sub", Damage::drop, "then it is called more often"},
        {"settle.cpp", "state.attempts.store(attempts", Damage::drop,
         "in these scenes no task's worker dies twice"},
        {"settle.cpp", "settled.fetch_add", Damage::tear, "the supervisor alone counts"},
