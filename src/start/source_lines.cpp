@@ -18,6 +18,7 @@
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
 #include "sys/surroundings.hpp"
+#include "sys/symbols.hpp"
 
 namespace brood {
 
@@ -196,7 +197,7 @@ std::string with_source_lines(const std::string& backtrace) {
   std::vector<std::string> addresses(lines.size());
   for (std::size_t i = 0; i < std::min(lines.size(), kMostFrames); ++i) {
     FramePlace place = place_in(lines[i]);
-    if (place.module.empty()) continue;
+    if (!sys::is_plain_file(place.module.c_str())) continue;
     addresses[i] = std::move(place.address);
     frames_of[place.module].push_back(i);
   }
