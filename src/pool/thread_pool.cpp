@@ -124,8 +124,9 @@ class ThreadFrame final : public detail::TaskFrame {
     task_.outcomes[index].error = std::current_exception();
   }
   detail::ElementEnd finish_element(std::uint32_t index) noexcept override {
+    if (task_.is_cancelled.load()) return detail::ElementEnd::stop;
     task_.progress.store(index + 1, std::memory_order_release);
-    return task_.is_cancelled.load() ? detail::ElementEnd::stop : detail::ElementEnd::next;
+    return detail::ElementEnd::next;
   }
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
     return bytes_(block);
