@@ -46,8 +46,8 @@ std::ostream& operator<<(std::ostream& stream, const Backtrace& backtrace);
 //   #0 parse(std::string const&) + 0x2f at /usr/bin/program[0x41c3] (/src/parse.cpp:71)
 //
 // or, of a function that was inlined there, (/src/token.hpp:12, inlined at /src/parse.cpp:71). By
-// llvm-symbolizer or addr2line, whichever PATH has first in this order; any other text, and where
-// neither is, comes back unchanged.
+// llvm-symbolizer if PATH has it, else addr2line; any other text comes back unchanged, and so does
+// every text where neither is.
 //
 //   Threads:   any.
 //   Blocking:  until the tool has read the debug information; after 10 s it is given up.

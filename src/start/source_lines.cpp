@@ -63,13 +63,12 @@ std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
 class Asking {
  public:
   Asking() {
-    for (const std::string& directory : search_path(environment_)) {
-      for (const Tool& tool : kTools) places_.push_back({directory + "/" + tool.file, tool.name});
+    const std::vector<std::string> directories = search_path(environment_);
+    for (const Tool& tool : kTools) {
+      for (const std::string& directory : directories) {
+        places_.push_back({directory + "/" + tool.file, tool.name});
+      }
     }
-    // Whatever directory it is in, the first tool.
-    std::ranges::stable_sort(places_, {}, [](const Place& place) {
-      return place.path.ends_with(kTools[0].file) ? 0 : 1;
-    });
   }
 
   std::string ask(const std::string& module, std::span<const std::string> addresses) {
