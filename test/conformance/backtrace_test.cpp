@@ -75,7 +75,9 @@ struct Odd {
   }
   return throw_an_odd_one(n) + 1;
 }
-[[gnu::noinline]] int throw_at_seven(int n) { return n == 7 ? caller_of_the_thrower(n) : 2 * n; }
+[[gnu::noinline]] int throw_at_seven(int n) {
+  return n == 7 ? caller_of_the_thrower(n) + 1 : 2 * n;
+}
 int twice(int n) { return 2 * n; }
 
 // Throws while it is encoded.
