@@ -28,6 +28,7 @@
 #include "brood/hooks.hpp"
 #include "brood/log.hpp"
 #include "brood/error.hpp"
+#include "brood/backtrace.hpp"
 #include "brood/codec.hpp"
 #include "brood/start_method.hpp"
 #include "brood/cpu_count.hpp"

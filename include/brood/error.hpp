@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "brood/backtrace.hpp"
+
 namespace brood {
 
 // Base of every error that brood itself raises.
@@ -209,7 +211,7 @@ struct RemoteInfo {
   int worker_pid = 0;          // process that ran the task
   std::string task = {};       // name of the callable
   std::string type_name = {};  // demangled type that was thrown there
-  std::string backtrace = {};  // of the throw or catch there, a line a frame; may be empty
+  Backtrace backtrace = {};    // of the last throw or rethrow there; empty if unknown
   int attempts = 1;            // how often the task was started, this time included
 };
 
@@ -236,7 +238,7 @@ struct Death {
   int attempts = 1;                  // how often the task was started, this death included
   std::string task = {};             // name of the callable it was running; empty if none
   std::size_t index = 0;             // of the element in map; 0 otherwise
-  std::string backtrace = {};        // where it crashed; empty if unknown
+  std::string backtrace = {};        // where it crashed (backtrace.hpp); empty if unknown
   // The last 4 KiB that the process wrote to stderr, of a worker maybe before this task; as they
   // are. Empty if it wrote none, or that is not looked at (worker_stderr, ProcessOptions::err).
   std::string stderr_tail = {};

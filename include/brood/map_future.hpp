@@ -26,7 +26,8 @@ namespace brood {
 //              same and their results dropped.
 //   Errors:    get() throws the first error by position, as map() does, and TimeoutError once
 //              MapOptions::timeout, counted from map_async(), is over; Error if there is nothing to
-//              get; Interrupted (signals.hpp).
+//              get; Cancelled for elements without an outcome when cancel() was called;
+//              Interrupted (signals.hpp).
 //   Death:     of a worker costs the element that it was at: WorkerDied with its index.
 template <class R>
 class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail::MapValues<R>> {
@@ -47,6 +48,12 @@ class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail:
   [[nodiscard]] std::size_t done() const { return call().done(); }
   // How many ended with an error; of those that workers are still at in one chunk, none.
   [[nodiscard]] std::size_t failed() const { return call().failed(); }
+
+  // The elements without an outcome need none. True: there were some; each of those ends as
+  // Cancelled, at once, while what ended before keeps its outcome, and done() counts it alone.
+  // Elements that wait are never run; those that run are asked to stop (stop_requested() in
+  // task.hpp), and their workers killed after PoolOptions::grace if they do not. Never blocks.
+  bool cancel() noexcept { return call_ != nullptr && call_->cancel(); }
 
   // All values, in order: once.
   Values get() {

@@ -187,7 +187,7 @@ class ProcessControl {
 //              SIGKILL) a daemon, and any process while an exception unwinds. In a process that you
 //              fork yourself, copies are inert.
 //   Errors:    see the members. An exception that leaves the function is printed to stderr by the
-//              child, and ends it with status 1.
+//              child, with its backtrace, and ends it with status 1.
 //   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this
 //              process dies, daemons are gone within a second, others go on. One that is started
 //              again (ProcessOptions::restart) has died when it is not, any more.

@@ -12,10 +12,12 @@
 #include <stdexcept>
 #include <system_error>
 #include <typeinfo>
+#include <utility>
 #include <variant>
 
 #include "brood/codec.hpp"
 #include "start/demangle.hpp"
+#include "start/thrown_trace.hpp"
 #include "sys/process.hpp"
 
 namespace brood::pool {
@@ -126,6 +128,7 @@ std::string text_of(const std::exception& e) {
 
 EncodedException describe_current(bool from_user) {
   EncodedException encoded;
+  encoded.trace = start::ThrownTrace::take();
   encoded.worker_pid = sys::process_id();
   encoded.type_name = current_exception_type();
   if (const std::type_info* type = abi::__cxa_current_exception_type()) {
@@ -168,12 +171,14 @@ std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t at
     EncodedException encoded = describe_current(from_user);
     encoded.attempts = attempts;
     std::vector<std::byte> bytes = to_bytes(encoded);
-    if (bytes.size() <= most) return bytes;
-    for (std::string* text : {&encoded.what, &encoded.type_name}) {
-      text->resize(text->size() - std::min(text->size(), bytes.size() - most));
+    const auto shorten = [&](auto& part) {
+      if (bytes.size() <= most) return;
+      part.resize(part.size() - std::min(part.size(), bytes.size() - most));
       bytes = to_bytes(encoded);
-      if (bytes.size() <= most) break;
-    }
+    };
+    shorten(encoded.trace);
+    shorten(encoded.what);
+    shorten(encoded.type_name);
     return bytes;
   } catch (...) {
     try {
@@ -188,11 +193,12 @@ std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t at
 
 void throw_encoded(std::span<const std::byte> bytes, RemoteInfo info) {
   detail::Reader reader(bytes);
-  const auto encoded = detail::decode_part<EncodedException>(reader);
+  auto encoded = detail::decode_part<EncodedException>(reader);
   reader.expect_end();
   info.type_name = encoded.type_name;
   info.worker_pid = encoded.worker_pid;
   info.attempts = static_cast<int>(encoded.attempts);
+  info.backtrace = Backtrace(std::move(encoded.trace));
   const auto& all = known_types();
   if (encoded.kind > all.size()) throw DecodeError("a task ended with an unknown kind of error");
   if (encoded.kind == kRemote) throw RemoteError(encoded.what, std::move(info));

@@ -19,13 +19,14 @@ struct EncodedException {
   std::int32_t worker_pid = 0;
   std::uint32_t attempts = 1;
   std::string what;
-  std::string type_name;  // demangled
+  std::string type_name;         // demangled
+  std::vector<std::byte> trace;  // of the throw, as shm/trace.hpp writes it
 };
 
 // The exception being handled. `from_user` says that the user's function threw it: then a brood
 // error in it is a RemoteError to the caller, who must not take it for one of the pool itself.
 // Never throws; without memory for the texts it leaves them out. What is more than `most` bytes is
-// cut off the texts.
+// cut off the trace, then off the texts.
 std::vector<std::byte> encode_current_exception(bool from_user, std::uint32_t attempts = 1,
                                                 std::size_t most = SIZE_MAX) noexcept;
 

@@ -1,7 +1,9 @@
 #include "pool/template.hpp"
 
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <span>
 #include <stdexcept>
 
@@ -11,10 +13,12 @@
 #include "start/child_main.hpp"
 #include "start/hooks.hpp"
 #include "start/process_name.hpp"
+#include "start/thrown_trace.hpp"
 #include "sys/clock.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
+#include "sys/thrown.hpp"
 #include "warden/family.hpp"
 
 namespace brood::pool {
@@ -79,16 +83,21 @@ void load(const WorkerSetup& setup) {
                                 std::optional<shm::OwnerId> member) noexcept {
   become_pool_process(start, supervisor_pid, member, line);
   start::set_process_name(start.process_name);
-  try {
-    limit_inner_threads(*start.setup);
-    start::run_after_fork_actions();
-    load(*start.setup);
-  } catch (...) {
-    write_note(start.view.note(shm::kSupervisorSlot));
-    say(line, Message{News::failed, 0});
-    call_supervisor(start.view);
-    start::leave_child(1);
-  }
+  const std::atomic<std::uintptr_t> own_stack{
+      reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0))};
+  const start::ThrownTrace trace(own_stack);
+  sys::try_watched(
+      [&] {
+        limit_inner_threads(*start.setup);
+        start::run_after_fork_actions();
+        load(*start.setup);
+      },
+      [&] {
+        write_note(start.view.note(shm::kSupervisorSlot));
+        say(line, Message{News::failed, 0});
+        call_supervisor(start.view);
+        start::leave_child(1);
+      });
   // Nobody would ever give it an order.
   if (say(line, Message{News::ready, 0}) < 0) start::leave_child(1);
   call_supervisor(start.view);

@@ -64,7 +64,7 @@ struct ThreadTask {
   std::int64_t busy_us = 0;
   std::uint32_t ended = 0;  // waiters sleep on it
   std::atomic<bool> is_taken{false};
-  std::atomic<bool> is_cancelled{false};  // its outcomes are not to be looked at
+  std::atomic<bool> is_cancelled{false};  // only outcomes below `progress` are to be looked at
   std::mutex stop_mutex;                  // guards the next
   sys::Fd stop;                           // an event, set when it is cancelled
 
@@ -124,8 +124,9 @@ class ThreadFrame final : public detail::TaskFrame {
     task_.outcomes[index].error = std::current_exception();
   }
   detail::ElementEnd finish_element(std::uint32_t index) noexcept override {
+    if (task_.is_cancelled.load()) return detail::ElementEnd::stop;
     task_.progress.store(index + 1, std::memory_order_release);
-    return task_.is_cancelled.load() ? detail::ElementEnd::stop : detail::ElementEnd::next;
+    return detail::ElementEnd::next;
   }
   [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
     return bytes_(block);
@@ -290,7 +291,10 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
   }
   [[nodiscard]] TaskReply reply_of_element(TaskTicket task, std::uint32_t index) const override {
     const auto known = require(task);
-    if (known->is_cancelled.load()) return {TaskReply::Kind::cancelled, {}};
+    // Of a chunk, what had ended by then stands.
+    if (known->is_cancelled.load() && index >= known->progress.load(std::memory_order_acquire)) {
+      return {TaskReply::Kind::cancelled, {}};
+    }
     const Outcome& outcome = known->outcomes.at(index);
     if (outcome.has_value) return {TaskReply::Kind::value, outcome.bytes};
     return {TaskReply::Kind::exception, std::as_bytes(std::span(&outcome.error, 1))};

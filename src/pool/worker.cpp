@@ -33,6 +33,7 @@
 #include "start/hooks.hpp"
 #include "start/process_name.hpp"
 #include "start/surroundings.hpp"
+#include "start/thrown_trace.hpp"
 #include "sys/clock.hpp"
 #include "sys/datagram.hpp"
 #include "sys/fd.hpp"
@@ -42,6 +43,7 @@
 #include "sys/signals.hpp"
 #include "sys/stack.hpp"
 #include "sys/syscall.hpp"
+#include "sys/thrown.hpp"
 #include "warden/family.hpp"
 
 namespace brood::pool {
@@ -61,7 +63,7 @@ shm::WorkerDesk* crash_desk = nullptr;
 const PoolView* crash_view = nullptr;
 shm::CrashNote* crash_note = nullptr;
 std::atomic<bool> crash_traced{false};
-// Where the stack of the task's thread is the library's own; 0: it runs none.
+// Where the stack of the thread that runs tasks is the library's own; 0: it runs none.
 std::atomic<std::uintptr_t> task_stack{0};
 
 // Tells the supervisor at once: the core file that may follow takes long.
@@ -216,6 +218,11 @@ class Worker final : public detail::TaskFrame {
     return reply_in_block(cell(index).data(), bytes);
   }
 
+  void attempt_elements(const std::uint32_t& index, void (*call)(void* context),
+                        void* context) override {
+    sys::try_watched([&] { call(context); }, [&] { fail_element(index); });
+  }
+
   void fail_element(std::uint32_t index) noexcept override {
     end_if_forked();
     fail(kinds_[index], cell(index), nullptr);
@@ -279,17 +286,19 @@ class Worker final : public detail::TaskFrame {
   template <class Step>
   bool set_up(Step&& step) noexcept {
     desk_.setup.store(shm::SetupStage::running, std::memory_order_release);
-    try {
-      step();
-    } catch (...) {
+    bool failed = false;
+    task_stack.store(reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)),
+                     std::memory_order_relaxed);
+    sys::try_watched(step, [&] {
+      failed = true;
       end_if_forked();
       write_note(view_.note(me_.slot));
       desk_.setup.store(shm::SetupStage::failed, std::memory_order_release);
       call_supervisor(view_);
-      return false;
-    }
+    });
+    task_stack.store(0, std::memory_order_relaxed);
     end_if_forked();
-    return true;
+    return !failed;
   }
 
   void initialize() {
@@ -425,20 +434,24 @@ class Worker final : public detail::TaskFrame {
     const bool has_elements = static_cast<bool>(request_->cells);
     do {
       begin_attempt();
-      try {
-        open_request();
-        const detail::Thunk thunk = detail::find_thunk(request_->thunk);
-        if (thunk.run == nullptr) throw DecodeError("brood: a task names code that is not here");
-        const std::int64_t begin = has_elements ? sys::now_ns() : 0;
-        thunk.run(*this);
-        if (has_elements) note_busy_time(begin);
-      } catch (...) {
-        end_if_forked();
-        desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
-        fail_task();
-        failed_ = true;
-        yields_ = false;
-      }
+      sys::try_watched(
+          [&] {
+            open_request();
+            const detail::Thunk thunk = detail::find_thunk(request_->thunk);
+            if (thunk.run == nullptr) {
+              throw DecodeError("brood: a task names code that is not here");
+            }
+            const std::int64_t begin = has_elements ? sys::now_ns() : 0;
+            thunk.run(*this);
+            if (has_elements) note_busy_time(begin);
+          },
+          [&] {
+            end_if_forked();
+            desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
+            fail_task();
+            failed_ = true;
+            yields_ = false;
+          });
       if (yields_) break;
     } while (!conclude());
     task_stack.store(0, std::memory_order_relaxed);
@@ -696,21 +709,29 @@ class Worker final : public detail::TaskFrame {
   void fail(ReplyKind& kind, std::span<std::byte> place, std::uint32_t* length) noexcept {
     drop_block();
     const bool from_user = std::exchange(in_user_code_, false);
-    const std::vector<std::byte> bytes =
-        encode_current_exception(from_user, state_->attempts.load(std::memory_order_relaxed) + 1);
+    const std::uint32_t attempts = state_->attempts.load(std::memory_order_relaxed) + 1;
+    if (reply_exception(encode_current_exception(from_user, attempts), kind, place, length)) return;
+    // Without its trace, which was taken with the first.
+    if (reply_exception(encode_current_exception(from_user, attempts), kind, place, length)) return;
+    // Not even room for the error: the caller is told that there was none.
+    kind = ReplyKind::none;
+  }
+
+  bool reply_exception(std::span<const std::byte> bytes, ReplyKind& kind,
+                       std::span<std::byte> place, std::uint32_t* length) noexcept {
     if (length != nullptr && bytes.size() <= place.size()) {
       kind = ReplyKind::exception_inline;
       *length = static_cast<std::uint32_t>(bytes.size());
       std::memcpy(place.data(), bytes.data(), bytes.size());
-      return;
+      return true;
     }
     try {
       kind = ReplyKind::exception_block;
       const std::span<std::byte> room = reply_in_block(place.data(), bytes.size());
       std::memcpy(room.data(), bytes.data(), bytes.size());
+      return true;
     } catch (...) {
-      // Not even room for the error: the caller is told that there was none.
-      kind = ReplyKind::none;
+      return false;
     }
   }
 
@@ -819,6 +840,7 @@ void worker_main(const WorkerStart& start) noexcept {
   sys::on_crash(report_crash);
   sys::hold_until_death(view.owners().life(start.me.slot));
 
+  const start::ThrownTrace trace(task_stack);
   // On the heap: a task that ends the process by exit() must not destroy it.
   auto* worker = new (std::nothrow) Worker(start, has_own_errors);
   if (worker == nullptr) sys::exit_now(1);

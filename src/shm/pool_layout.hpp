@@ -327,7 +327,7 @@ enum class PoolCondition : std::uint32_t {
 enum class SetupStep : std::uint32_t { none = 0, preload = 1, initializer = 2, prepare = 3 };
 
 // What failed, and how: as an EncodedException, or as a death.
-inline constexpr std::size_t kSetupNoteBytes = 496;
+inline constexpr std::size_t kSetupNoteBytes = 2032;
 struct SetupCause {
   SetupStep step;
   std::uint32_t length;  // of `exception`; 0: the process died

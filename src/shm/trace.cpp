@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "sys/stack.hpp"
+#include "sys/thrown.hpp"
 
 namespace brood::shm {
 
@@ -29,6 +30,10 @@ void TraceWriter::write_crashed(const sys::Crash& crash, std::uintptr_t end) noe
 }
 
 void TraceWriter::write_own(std::uintptr_t end) noexcept { sys::walk_stack(add_frame, this, end); }
+
+void TraceWriter::write_thrown(std::uintptr_t end) noexcept {
+  sys::walk_thrown_stack(add_frame, this, end);
+}
 
 bool TraceWriter::add_frame(std::uintptr_t address, void* self) noexcept {
   return static_cast<TraceWriter*>(self)->add(address);

@@ -24,6 +24,8 @@ class TraceWriter {
   // Both async-signal-safe once either has run in the process. `end` is as for sys::walk_stack.
   void write_crashed(const sys::Crash& crash, std::uintptr_t end) noexcept;
   void write_own(std::uintptr_t end) noexcept;
+  // In a sys::ThrowHook.
+  void write_thrown(std::uintptr_t end) noexcept;
 
  private:
   static bool add_frame(std::uintptr_t address, void* self) noexcept;

@@ -1,5 +1,6 @@
 #include "start/backtrace.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -7,9 +8,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <ostream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "brood/backtrace.hpp"
 #include "shm/trace.hpp"
 #include "start/demangle.hpp"
 #include "sys/identity.hpp"
@@ -83,6 +87,47 @@ KnownPlaces& known_places() {
   return *ours;
 }
 
+bool is_of_services(std::string_view function) noexcept {
+  constexpr std::array<std::string_view, 3> kNames = {
+      "brood::pool::", "brood::start::", "brood::sys::"};
+  // Behind that are other functions' names.
+  const std::string_view own = function.substr(0, function.find_first_of("<("));
+  return std::ranges::any_of(kNames, [&](auto name) { return own.find(name) <= sizeof "void"; });
+}
+
+// What lies between the library and a function that it was given. Some names with generic lambdas
+// in them can't be demangled.
+bool is_trampoline(std::string_view function) noexcept {
+  constexpr std::array<std::string_view, 11> kStandard = {"std::__invoke",
+                                                          "std::invoke<",
+                                                          "std::apply<",
+                                                          "std::__apply_impl<",
+                                                          "std::_Function_handler<",
+                                                          "std::function<",
+                                                          "_ZSt13__invoke_impl",
+                                                          "_ZSt8__invoke",
+                                                          "_ZSt6invoke",
+                                                          "_ZSt5apply",
+                                                          "_ZSt12__apply_impl"};
+  const std::string_view own = function.substr(0, function.find_first_of("<("));
+  return is_of_services(function) || own.find("brood::detail::") <= sizeof "void" ||
+         own.find("N5brood6detail") <= sizeof "_ZZZNK" ||
+         std::ranges::any_of(kStandard, [&](auto name) {
+           const std::size_t at = function.find(name);
+           return at != std::string_view::npos && (at == 0 || function[at - 1] == ' ');
+         });
+}
+
+// How many are left without those that end them. A function that was inlined into its trampoline
+// is still named by that.
+std::size_t without_trampolines(const std::vector<std::string>& texts) noexcept {
+  std::size_t with = texts.size();
+  while (with > 0 && is_of_services(texts[with - 1])) --with;
+  std::size_t without = with;
+  while (without > 0 && is_trampoline(texts[without - 1])) --without;
+  return without > 0 ? without : with;
+}
+
 std::string describe(const shm::ReadTrace& trace) {
   std::vector<std::string> texts(trace.frames.size(), "?");
   for (std::size_t module = 0; module < trace.modules.size(); ++module) {
@@ -98,7 +143,8 @@ std::string describe(const shm::ReadTrace& trace) {
     for (std::size_t i = 0; i < frames.size(); ++i) texts[frames[i]] = found[i];
   }
   std::string all;
-  for (std::size_t i = 0; i < trace.frames.size(); ++i) {
+  const std::size_t count = without_trampolines(texts);
+  for (std::size_t i = 0; i < count; ++i) {
     const shm::ReadFrame& frame = trace.frames[i];
     std::string path = "?";
     if (frame.module != SIZE_MAX) {
@@ -122,3 +168,13 @@ std::string describe_trace(std::span<const std::byte> trace) noexcept {
 }
 
 }  // namespace brood::start
+
+namespace brood {
+
+std::string Backtrace::text() const noexcept { return start::describe_trace(trace_); }
+
+std::ostream& operator<<(std::ostream& stream, const Backtrace& backtrace) {
+  return stream << backtrace.text();
+}
+
+}  // namespace brood

@@ -1,14 +1,19 @@
 #include "start/child_main.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
 
+#include "start/backtrace.hpp"
 #include "start/demangle.hpp"
+#include "start/thrown_trace.hpp"
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
+#include "sys/thrown.hpp"
 
 namespace brood::start {
 
@@ -21,7 +26,7 @@ void end_before_inherited_handlers(int status, void* /*context*/) {
   sys::exit_now(status);
 }
 
-// The status of a child whose function threw; what it threw is on stderr.
+// The status of a child whose function threw; what it threw, and where, is on stderr.
 int report_uncaught(const std::string& name) noexcept {
   try {
     std::string type = current_exception_type();
@@ -33,8 +38,9 @@ int report_uncaught(const std::string& name) noexcept {
     } catch (...) {
       text = "(no text)";
     }
-    std::fprintf(stderr, "brood: process %s ended with an uncaught %s: %s\n", name.c_str(),
-                 type.c_str(), text.c_str());
+    const std::string backtrace = describe_trace(ThrownTrace::take());
+    std::fprintf(stderr, "brood: process %s ended with an uncaught %s: %s\n%s", name.c_str(),
+                 type.c_str(), text.c_str(), backtrace.c_str());
   } catch (...) {
     std::fputs("brood: a process ended with an uncaught exception\n", stderr);
   }
@@ -44,11 +50,12 @@ int report_uncaught(const std::string& name) noexcept {
 }  // namespace
 
 int run_user_code(const std::string& name, const std::function<int()>& run) noexcept {
-  try {
-    return run();
-  } catch (...) {
-    return report_uncaught(name);
-  }
+  const std::atomic<std::uintptr_t> own_stack{
+      reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0))};
+  const ThrownTrace trace(own_stack);
+  int status = 0;
+  sys::try_watched([&] { status = run(); }, [&] { status = report_uncaught(name); });
+  return status;
 }
 
 void flush_streams() noexcept {

@@ -113,6 +113,10 @@ int exec_same_program(std::span<const std::string> arguments) {
   return status(call(SYS_execve, "/proc/self/exe", pointers.data(), environ));
 }
 
+int exec_program(const char* path, char* const* arguments, char* const* environment) noexcept {
+  return status(call(SYS_execve, path, arguments, environment));
+}
+
 std::vector<std::string> command_line() {
   const Fd file(static_cast<int>(
       call_restarting(SYS_openat, AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0)));

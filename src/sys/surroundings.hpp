@@ -38,6 +38,9 @@ bool has_variable(const char* name) noexcept;
 // Starts this program afresh in this process: its file as it was when this process was started,
 // also if another has its name by now. -errno if that fails.
 int exec_same_program(std::span<const std::string> arguments);
+// Becomes the program in the file `path`. Both lists end with nullptr. -errno if that fails.
+// Without the heap.
+int exec_program(const char* path, char* const* arguments, char* const* environment) noexcept;
 // The arguments of this process as the kernel has them; empty: unknown.
 std::vector<std::string> command_line();
 

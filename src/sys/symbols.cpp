@@ -23,12 +23,6 @@ using Header = ElfW(Ehdr);
 using Section = ElfW(Shdr);
 using Entry = ElfW(Sym);
 
-// Opening anything else might wait, or do something.
-bool is_plain_file(const char* path) noexcept {
-  struct stat info{};
-  return call(SYS_newfstatat, AT_FDCWD, path, &info, 0) >= 0 && S_ISREG(info.st_mode);
-}
-
 class File {
  public:
   explicit File(const char* path) noexcept
@@ -138,6 +132,11 @@ void match(std::span<const Entry> entries, std::span<const std::uint64_t> addres
 }
 
 }  // namespace
+
+bool is_plain_file(const char* path) noexcept {
+  struct stat info{};
+  return call(SYS_newfstatat, AT_FDCWD, path, &info, 0) >= 0 && S_ISREG(info.st_mode);
+}
 
 // Neither kept nor sorted: a table may be larger than all that the program itself needs, and is
 // read as fast as it is searched.

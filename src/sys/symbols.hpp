@@ -20,6 +20,9 @@ struct Symbol {
 std::vector<Symbol> find_symbols(const char* path, std::string_view build_id,
                                  std::span<const std::uint64_t> addresses);
 
+// Opening anything else might wait, or do something.
+bool is_plain_file(const char* path) noexcept;
+
 // The file of the program; empty: unknown. Errors: std::bad_alloc.
 std::string program_path();
 

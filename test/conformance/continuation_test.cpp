@@ -377,6 +377,86 @@ TEST_P(MapFutureTest, ThrowsTheFirstErrorAfterAllHaveEnded) {
   EXPECT_EQ(std::ranges::count_if(results, [](const auto& r) { return r.has_value(); }), 19);
 }
 
+using Element = std::pair<Event, int>;
+std::vector<Element> elements(const Event& event, int count) {
+  std::vector<Element> all;
+  for (int i = 0; i < count; ++i) all.emplace_back(event, i);
+  return all;
+}
+
+int stay_at_six(const Element& element) {
+  if (element.second != 6) return 2 * element.second;
+  element.first.set();
+  while (!stop_requested()) std::this_thread::yield();
+  return -1;
+}
+
+// Besides the chunk that is in the midst, some have ended or wait.
+void expect_cancelled_in_parts(Pool& pool) {
+  for (const bool by_results : {true, false}) {
+    Event reached;
+    auto future = pool.map_async(stay_at_six, elements(reached, 12), {.chunk_size = 4});
+    reached.wait();
+    EXPECT_TRUE(future.cancel());
+    EXPECT_TRUE(future.cancel());
+    EXPECT_TRUE(future.ready());
+    const std::size_t done = future.done();
+    EXPECT_EQ(future.failed(), 12 - done);
+    if (by_results) {
+      const auto results = future.results();
+      std::size_t values = 0;
+      for (std::size_t i = 0; i < 12; ++i) {
+        if (results[i]) {
+          EXPECT_EQ(results[i].value(), 2 * static_cast<int>(i));
+          ++values;
+        } else {
+          EXPECT_THROW(static_cast<void>(results[i].value()), Cancelled) << i;
+        }
+      }
+      EXPECT_EQ(values, done);
+      // Of the chunk in the midst, exactly what had ended.
+      for (std::size_t i = 4; i < 8; ++i) EXPECT_EQ(results[i].has_value(), i < 6) << i;
+    } else {
+      EXPECT_THROW(future.get(), Cancelled);
+    }
+    EXPECT_FALSE(future.cancel());
+    EXPECT_EQ(pool.apply(twice, 2), 4);
+  }
+  auto ended = pool.map_async(twice, std::views::iota(0, 100));
+  ended.wait();
+  EXPECT_FALSE(ended.cancel());
+  EXPECT_EQ(ended.get()[99], 198);
+  EXPECT_FALSE((MapFuture<int>().cancel()));
+}
+
+TEST_P(MapFutureTest, CancelEndsTheElementsWithoutAnOutcome) {
+  Pool pool(with(1));
+  expect_cancelled_in_parts(pool);
+}
+
+TEST_P(MapFutureTest, AnElementThatDoesNotStopIsKilledAfterItsGrace) {
+  PoolOptions options = with(1);
+  options.grace = 20ms;
+  Pool pool(options);
+  Event reached;
+  auto future = pool.map_async(
+      [](const Element& element) {
+        element.first.set();
+        for (;;) pause();
+        return 0;
+      },
+      elements(reached, 4));
+  reached.wait();
+  EXPECT_TRUE(future.cancel());
+  EXPECT_THROW(future.get(), Cancelled);
+  EXPECT_EQ(pool.apply(twice, 2), 4);
+}
+
+TEST(MapFutureThreadTest, CancelEndsTheElementsWithoutAnOutcome) {
+  ThreadPool pool(1);
+  expect_cancelled_in_parts(pool);
+}
+
 TEST_P(MapFutureTest, ATimeoutIsThatOfGet) {
   Pool pool(with(1));
   Event gate;

@@ -145,24 +145,45 @@ struct MapJob<F, Reference, How, TypeList<Wires...>> {
     for (std::uint32_t index = 0; index < frame.first(); ++index) {
       static_cast<void>(Pack::decode(in, total));
     }
-    const std::uint32_t count = frame.count();
-    for (std::uint32_t index = frame.first(); index < count; ++index) {
-      const Reader begin = in;
-      ElementEnd end = ElementEnd::again;
-      while (end == ElementEnd::again) {
-        in = begin;
-        try {
-          run_element(frame, f, Pack::decode(in, total), index);
-        } catch (...) {
-          frame.fail_element(index);
-        }
-        end = frame.finish_element(index);
-      }
-      if (end == ElementEnd::stop) return;
-    }
+    Elements<decltype(f)> elements{frame, f, total, in, in, frame.first(), frame.count()};
+    if (elements.index >= elements.count) return;
+    do {
+      frame.attempt_elements(elements.index, &Elements<decltype(f)>::run, &elements);
+    } while (!elements.over && elements.end_one());
   }
 
  private:
+  // The elements that are left, one after the other; a throw leaves the others.
+  template <class Decoded>
+  struct Elements {
+    TaskFrame& frame;
+    Decoded& f;
+    std::size_t total;
+    Reader in;
+    Reader begin;  // of the element
+    std::uint32_t index;
+    std::uint32_t count;
+    bool over = false;
+
+    static void run(void* context) {
+      auto& self = *static_cast<Elements*>(context);
+      do {
+        run_element(self.frame, self.f, Pack::decode(self.in, self.total), self.index);
+      } while (self.end_one());
+      self.over = true;
+    }
+    // After an attempt; false: there are no more.
+    bool end_one() noexcept {
+      const ElementEnd end = frame.finish_element(index);
+      if (end == ElementEnd::again) {
+        in = begin;
+        return true;
+      }
+      begin = in;
+      return end == ElementEnd::next && ++index < count;
+    }
+  };
+
   template <class Decoded>
   static void run_element(TaskFrame& frame, Decoded& f,
                           std::tuple<typename Wires::Decoded...> arguments, std::uint32_t index) {
@@ -279,6 +300,8 @@ template <class R>
 class MapHandle {
  public:
   virtual ~MapHandle() = default;
+  // Whether there was anything to cancel.
+  virtual bool cancel() noexcept = 0;
   // False: the deadline came first.
   virtual bool wait(DeadlineNs deadline) = 0;
   [[nodiscard]] virtual bool ready() const noexcept = 0;
@@ -349,6 +372,14 @@ class MapCall final : public MapHandle<typename Job::Result> {
     return results;
   }
 
+  bool cancel() noexcept override {
+    bool any = false;
+    for (const Chunk& chunk : chunks_) {
+      const bool cancelled = core_->cancel(chunk.task);
+      any = any || (cancelled && core_->elements_done(chunk.task) < chunk.elements);
+    }
+    return any;
+  }
   bool wait(DeadlineNs deadline) override {
     for (const Chunk& chunk : chunks_) {
       if (!core_->wait(chunk.task, deadline)) return false;

@@ -91,6 +91,16 @@ class TaskFrame {
   // Room for the encoded result of element `index`, in its cell or in a block. Throws ArenaFull.
   virtual std::span<std::byte> reply_element(std::uint32_t index, std::size_t bytes,
                                              bool in_cell) = 0;
+  // Calls call(context), the work on elements from `index` on, which it counts up: what it throws
+  // ends the one that it was at.
+  virtual void attempt_elements(const std::uint32_t& index, void (*call)(void* context),
+                                void* context) {
+    try {
+      call(context);
+    } catch (...) {
+      fail_element(index);
+    }
+  }
   // The element ends with the exception being handled.
   virtual void fail_element(std::uint32_t index) noexcept = 0;
   virtual ElementEnd finish_element(std::uint32_t index) noexcept = 0;
