@@ -239,6 +239,7 @@ struct Death {
   std::string backtrace = {};        // where it crashed; empty if unknown
   std::string stderr_tail = {};      // the last it wrote to stderr, if captured
   bool hung = false;                 // it was killed because it gave no sign of life in time
+  std::string kept = {};             // the file that runs it again: see PoolOptions::keep_failed
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

@@ -167,6 +167,24 @@ std::string Records::name_of(std::uint32_t index) {
   return found == baggage_.end() ? std::string() : found->second.name;
 }
 
+TaskTraits Records::traits_of(std::uint32_t index) {
+  const std::lock_guard lock(mutex_);
+  return traits_in(index);
+}
+
+TaskTraits Records::traits_in(std::uint32_t index) const {
+  const auto found = baggage_.find(index);
+  if (found == baggage_.end()) return {};
+  const detail::TaskBaggage& baggage = found->second;
+  const bool bound_handles = baggage.blob != nullptr && baggage.blob->has_handles();
+  return {baggage.name, !baggage.handles.empty() || bound_handles};
+}
+
+void Records::collect() noexcept {
+  const std::lock_guard lock(mutex_);
+  collect_abandoned(abandoned_.size());
+}
+
 void Records::release(TaskTicket task, bool over) noexcept {
   const std::lock_guard lock(mutex_);
   if (over || is_done(view_, task)) {
@@ -256,7 +274,10 @@ void Records::recycle(TaskTicket task) noexcept {
   TaskRequest& request = view_.request(task.index);
   if (request.generation.load(std::memory_order_relaxed) != task.generation) return;
   TaskState& state = view_.state(task.index);
-  if (is_done(view_, task)) free_reply_blocks(request, state);
+  if (is_done(view_, task)) {
+    if (last_look_) last_look_(task, traits_in(task.index));
+    free_reply_blocks(request, state);
+  }
   free_request_blocks(request);
   if (!baggage_.empty()) baggage_.erase(task.index);
   release_task(state);
@@ -349,11 +370,28 @@ std::uint64_t Records::place(const detail::BoundBlob& blob) {
     // The blob itself keeps what its values refer to.
     const detail::HandleCollector collector;
     blob.encode(block.bytes.subspan(sizeof header, blob.size()));
+    if (!collector.handles().empty()) blob.remember_handles();
   } catch (...) {
     inbox_.free(block.ref);
     throw;
   }
   return block.ref.bits;
+}
+
+std::span<const std::byte> Records::arguments_of(const TaskRequest& request) const {
+  std::span<const std::byte> all = request.inline_arguments;
+  if (request.arguments) all = inbox_.resolve(request.arguments);
+  if (all.size() < request.argument_bytes) return {};
+  return all.first(static_cast<std::size_t>(request.argument_bytes));
+}
+
+std::span<const std::byte> Records::bound_values(std::uint64_t block) const {
+  const std::span<const std::byte> packet = inbox_.resolve(BlockRef{block});
+  shm::PacketHeader header{};
+  if (packet.size() < sizeof header) return {};
+  std::memcpy(&header, packet.data(), sizeof header);
+  if (header.length > packet.size() - sizeof header) return {};
+  return packet.subspan(sizeof header, static_cast<std::size_t>(header.length));
 }
 
 void Records::free_in_inbox(std::uint64_t block) noexcept {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,6 +17,12 @@
 #include "shm/segment.hpp"
 
 namespace brood::pool {
+
+// What the caller knows of a task besides its record.
+struct TaskTraits {
+  std::string name;          // given by the user
+  bool has_handles = false;  // among arguments or bound values
+};
 
 // Threads: any; the members lock. Blocking: for the lock only. Ownership: of free records, of the
 // inbox, and of what is allocated in the outbox for map; segment and view must outlive it.
@@ -38,10 +45,22 @@ class Records {
   void attach(detail::TaskTicket task, std::shared_ptr<void> stop);
   // The name that the user gave the task in that record; empty if none.
   [[nodiscard]] std::string name_of(std::uint32_t index);
+  [[nodiscard]] TaskTraits traits_of(std::uint32_t index);
+
+  // Has `look` called with every task that is done and given up, while its record is still whole:
+  // under the lock, so that it must call nothing here but what does not lock. Before the first
+  // task.
+  using LastLook = std::function<void(detail::TaskTicket task, const TaskTraits& traits)>;
+  void on_recycle(LastLook look) { last_look_ = std::move(look); }
+  // Frees the records of all abandoned tasks that are done.
+  void collect() noexcept;
 
   // A block that holds bound values, for tasks to refer to.
   std::uint64_t place(const detail::BoundBlob& blob);
   void free_in_inbox(std::uint64_t block) noexcept;
+  // What this process has written for a task, and what place() has; empty if it is gone. No locks.
+  [[nodiscard]] std::span<const std::byte> arguments_of(const shm::TaskRequest& request) const;
+  [[nodiscard]] std::span<const std::byte> bound_values(std::uint64_t block) const;
 
   // Whether the system lets us see that block: 0 or errno.
   [[nodiscard]] int reach_in_outbox(shm::BlockRef ref) const noexcept { return outbox_.reach(ref); }
@@ -56,6 +75,7 @@ class Records {
   void grow();
   RingWriter& ring_of(std::size_t priority);
   void reserve_ring(std::size_t priority, std::size_t capacity);
+  [[nodiscard]] TaskTraits traits_in(std::uint32_t index) const;
   void collect_abandoned(std::size_t most) noexcept;
   void recycle(detail::TaskTicket task) noexcept;
   void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
@@ -79,6 +99,7 @@ class Records {
   std::size_t next_abandoned_ = 0;
   std::uint64_t next_number_ = 0;  // of the next task
   std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
+  LastLook last_look_;
 };
 
 // Whether the task's outcome is known.

@@ -1,5 +1,7 @@
 #include "brood/error.hpp"
 
+#include "start/init.hpp"
+
 namespace brood {
 
 std::string WorkerDied::describe(const Death& death) {
@@ -15,6 +17,7 @@ std::string WorkerDied::describe(const Death& death) {
   if (death.out_of_memory) text += " for want of memory";
   if (!death.task.empty()) text += " while it ran " + death.task;
   if (death.attempts > 1) text += " (attempt " + std::to_string(death.attempts) + ")";
+  if (!death.kept.empty()) text += "\nto run it again: " + start::replay_command(death.kept);
   return text;
 }
 

@@ -38,6 +38,9 @@ bool has_variable(const char* name) noexcept;
 // Starts this program afresh in this process: its file as it was when this process was started,
 // also if another has its name by now. -errno if that fails.
 int exec_same_program(std::span<const std::string> arguments);
+// Another program in this process, by its path, or by a name without slash that is looked for where
+// the shell would. -errno if that fails.
+int exec_program(const std::string& program, std::span<const std::string> arguments);
 // The arguments of this process as the kernel has them; empty: unknown.
 std::vector<std::string> command_line();
 
