@@ -117,12 +117,25 @@ std::string short_name(std::string_view text) {
   return name.empty() ? "task" : name;
 }
 
+// The user's name for it, or what it calls, without what a type's name has around it.
+std::string_view plain_name(const KeptDetails& details) {
+  constexpr std::string_view kUnnamed = "(anonymous namespace)::";
+  const KeptCall& call = details.calls.back();
+  if (details.task != call.name || call.function_name.empty()) return details.task;
+  std::string_view name = call.function_name;
+  for (;;) {
+    const std::size_t at = name.find(kUnnamed);
+    if (at == std::string_view::npos) return name.substr(0, name.find('('));
+    name.remove_prefix(at + kUnnamed.size());
+  }
+}
+
 // "pool-task-PID-NUMBER-RANDOM.brood"
 std::string file_name(const KeptDetails& details) {
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::array<std::byte, 4> random{};
   sys::random_bytes(random);
-  std::string name = short_name(details.pool) + "-" + short_name(details.task) + "-" +
+  std::string name = short_name(details.pool) + "-" + short_name(plain_name(details)) + "-" +
                      std::to_string(details.pid) + "-" + std::to_string(details.number) + "-";
   for (const std::byte byte : random) {
     name += kDigits[std::to_integer<unsigned>(byte) >> 4U];
@@ -192,10 +205,11 @@ std::string write_kept_file(const std::string& directory, const KeptDetails& det
   for (const auto part : parts) {
     sys::require(file.append(part), "writing the file of a task that died");
   }
-  for (;;) {
+  constexpr int kMostNames = 8;
+  for (int tries = 1;; ++tries) {
     std::string path = directory + "/" + file_name(details);
     const int named = file.give_name(path);
-    if (named == -EEXIST) continue;
+    if (named == -EEXIST && tries < kMostNames) continue;
     sys::require(named, "naming the file of a task that died");
     return path;
   }

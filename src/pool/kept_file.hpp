@@ -84,6 +84,12 @@ std::string write_kept_file(const std::string& directory, const KeptDetails& det
 // What was read of a file. Threads: a value. Ownership: of the bytes that it refers to.
 class KeptFile {
  public:
+  KeptFile(KeptFile&&) = default;
+  KeptFile& operator=(KeptFile&&) = default;
+  KeptFile(const KeptFile&) = delete;
+  KeptFile& operator=(const KeptFile&) = delete;
+  ~KeptFile() = default;
+
   // Throw DecodeError, and SystemError if it can't be read. `source` names it in errors.
   static KeptFile read(const std::string& path);
   static KeptFile parse(std::vector<std::byte> bytes, const std::string& source);
