@@ -165,7 +165,10 @@ class PoolCaller final : public detail::PoolCore {
           "make the pool later");
     }
     require_open();
-    return records_->draft(spec);
+    const TaskDraft draft = records_->draft(spec);
+    // It may have come by tasks that died since they were given up.
+    if (kept_ != nullptr) keep_unseen();
+    return draft;
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
@@ -311,6 +314,7 @@ class PoolCaller final : public detail::PoolCore {
     if (!is_mine()) return;
     watches_->forget(task);
     records_->release(task, is_over());
+    if (kept_ != nullptr) keep_unseen();
   }
 
   // ---- the end
@@ -360,8 +364,10 @@ class PoolCaller final : public detail::PoolCore {
   void end() noexcept override {
     if (!is_mine()) return;
     end_processes();
+    if (kept_ == nullptr) return;
     // The last chance for those that nobody asked for.
-    if (kept_ != nullptr) records_->collect();
+    records_->collect();
+    keep_unseen();
   }
 
   [[nodiscard]] PoolStats stats() const override {
@@ -399,24 +405,52 @@ class PoolCaller final : public detail::PoolCore {
     return kept_->keep(dead, view_.request(dead.ticket.index), *records_, view_.caller().seed);
   }
 
-  // Nobody has asked what became of it, or not of all its elements. Called with the records locked.
-  void keep_unseen(TaskTicket task, const pool::TaskTraits& traits) noexcept {
+  // Calls `use(element, reply)` for each element of a task that is done and died, until it returns
+  // true; whether it did.
+  template <class Use>
+  bool for_dead(TaskTicket task, Use&& use) const {
     const shm::TaskRequest& request = view_.request(task.index);
-    const auto look = [&](std::uint32_t element, const TaskReply& reply) noexcept {
-      if (reply.kind != TaskReply::Kind::died || kept_->knows(task, element)) return;
-      try {
-        Death death = pool::read_death(reply.bytes);
-        death.task = traits.name.empty() ? name_of_code(request) : traits.name;
-        keep({task, element, std::nullopt, death, traits.has_handles});
-      } catch (...) {
-        // Without memory it is lost.
-      }
+    const auto look = [&](std::uint32_t element, const TaskReply& reply) {
+      return reply.kind == TaskReply::Kind::died && use(element, reply);
     };
-    if (!request.cells) look(0, pool::read_reply(view_, *records_, task));
-    for (std::uint32_t i = 0; request.cells && i < request.count; ++i) {
-      look(i, pool::read_element_reply(view_, *records_, task, i));
+    if (!request.cells) return look(0, pool::read_reply(view_, *records_, task));
+    for (std::uint32_t i = 0; i < request.count; ++i) {
+      if (look(i, pool::read_element_reply(view_, *records_, task, i))) return true;
     }
-    kept_->forget(task);
+    return false;
+  }
+
+  // Its record is to be freed, and its death may be one that nobody has asked about.
+  [[nodiscard]] bool is_wanted(TaskTicket task) const noexcept {
+    return for_dead(task,
+                    [](std::uint32_t /*element*/, const TaskReply& /*reply*/) { return true; });
+  }
+
+  // Tasks that died and are given up, with no lock held: whoever is told by the log may use us.
+  void keep_unseen() noexcept {
+    try {
+      for (const TaskTicket task : records_->take_set_aside()) {
+        keep_unseen(task);
+        kept_->forget(task);
+        records_->free_record(task);
+      }
+    } catch (...) {
+      // Without memory they are lost.
+    }
+  }
+  void keep_unseen(TaskTicket task) const noexcept {
+    try {
+      const pool::TaskTraits traits = records_->traits_of(task.index);
+      for_dead(task, [&](std::uint32_t element, const TaskReply& reply) {
+        if (kept_->knows(task, element)) return false;
+        Death death = pool::read_death(reply.bytes);
+        death.task = traits.name.empty() ? name_of_code(view_.request(task.index)) : traits.name;
+        keep({task, element, std::nullopt, death, traits.has_handles});
+        return false;
+      });
+    } catch (...) {
+      // As above.
+    }
   }
 
   // ---- the end
@@ -474,8 +508,7 @@ class PoolCaller final : public detail::PoolCore {
     view_.caller().member = warden::ObjectSpace::join().objects().me();
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
     if (kept_ != nullptr) {
-      records_->on_recycle(
-          [this](TaskTicket task, const pool::TaskTraits& traits) { keep_unseen(task, traits); });
+      records_->set_aside([this](TaskTicket task) { return is_wanted(task); });
     }
     watches_ = std::make_unique<pool::Watches>(segment_, view_, [this] { return is_over_now(); });
   }

@@ -8,10 +8,13 @@
 
 #include "brood/codec.hpp"
 #include "brood/error.hpp"
+#include "start/demangle.hpp"
 #include "sys/fd.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
 #include "sys/random.hpp"
+#include "sys/stack.hpp"
+#include "sys/symbols.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::pool {
@@ -175,6 +178,15 @@ const void* code_at(const CodePlace& place) {
     }
   }
   return nullptr;
+}
+
+std::string name_of_function(const void* function) {
+  const sys::LoadedCode code = sys::code_at(reinterpret_cast<std::uintptr_t>(function));
+  if (code.name == nullptr) return {};
+  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(function) - code.bias;
+  const char* path = code.name[0] == '\0' ? "/proc/self/exe" : code.name;
+  const std::string name = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0].name;
+  return name.empty() ? name : demangle(name.c_str());
 }
 
 // ---- writing

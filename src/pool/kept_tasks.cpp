@@ -10,10 +10,8 @@
 
 #include "brood/detail/callable.hpp"
 #include "brood/log.hpp"
-#include "start/demangle.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
-#include "sys/stack.hpp"
 #include "sys/symbols.hpp"
 
 namespace brood::pool {
@@ -40,15 +38,6 @@ std::string make_writable(const std::string& directory) {
   error = probe.create(resolved);
   if (error < 0) refuse("can't be written to", error);
   return resolved;
-}
-
-std::string name_of_function(const void* function) {
-  const sys::LoadedCode code = sys::code_at(reinterpret_cast<std::uintptr_t>(function));
-  if (code.name == nullptr) return {};
-  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(function) - code.bias;
-  const char* path = code.name[0] == '\0' ? "/proc/self/exe" : code.name;
-  const std::string name = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0].name;
-  return name.empty() ? name : demangle(name.c_str());
 }
 
 std::string build_id_of_program() {
@@ -123,19 +112,22 @@ KeptTasks::KeptTasks(const std::string& directory, std::string pool, const Setup
 std::string KeptTasks::keep(const DeadTask& dead, const shm::TaskRequest& request,
                             const Records& records, std::uint64_t seed) noexcept {
   try {
-    const std::lock_guard lock(mutex_);
-    auto& elements = kept_[dead.ticket.index];
-    const auto [at, is_new] = elements.try_emplace(dead.element);
-    if (!is_new) return at->second;
-    if (dead.has_handles) {
-      if (told_.insert(dead.death.task).second) {
-        warn(dead,
-             "is not kept: its arguments have handles, which mean nothing in another process");
+    bool to_be_told = false;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& elements = kept_[dead.ticket.index];
+      const auto [at, is_new] = elements.try_emplace(dead.element);
+      if (!is_new) return at->second;
+      if (!dead.has_handles) {
+        at->second = write(dead, request, records, seed);
+        return at->second;
       }
-      return {};
+      to_be_told = told_.insert(dead.death.task).second;
     }
-    at->second = write(dead, request, records, seed);
-    return at->second;
+    // Unlocked: the log is anybody's.
+    if (to_be_told) {
+      warn(dead, "is not kept: its arguments have handles, which mean nothing in another process");
+    }
   } catch (const std::exception& e) {
     warn(dead, e.what());
   } catch (...) {

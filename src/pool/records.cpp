@@ -169,10 +169,6 @@ std::string Records::name_of(std::uint32_t index) {
 
 TaskTraits Records::traits_of(std::uint32_t index) {
   const std::lock_guard lock(mutex_);
-  return traits_in(index);
-}
-
-TaskTraits Records::traits_in(std::uint32_t index) const {
   const auto found = baggage_.find(index);
   if (found == baggage_.end()) return {};
   const detail::TaskBaggage& baggage = found->second;
@@ -271,13 +267,35 @@ void Records::collect_abandoned(std::size_t most) noexcept {
 }
 
 void Records::recycle(TaskTicket task) noexcept {
+  if (is_wanted_ && is_done(view_, task) && is_wanted_(task)) {
+    try {
+      set_aside_.push_back(task);
+      any_set_aside_.store(true, std::memory_order_release);
+      return;
+    } catch (...) {
+      // Without memory nothing could be done with it either.
+    }
+  }
+  free_whole(task);
+}
+
+std::vector<TaskTicket> Records::take_set_aside() {
+  if (!any_set_aside_.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(mutex_);
+  any_set_aside_.store(false, std::memory_order_relaxed);
+  return std::exchange(set_aside_, {});
+}
+
+void Records::free_record(TaskTicket task) noexcept {
+  const std::lock_guard lock(mutex_);
+  free_whole(task);
+}
+
+void Records::free_whole(TaskTicket task) noexcept {
   TaskRequest& request = view_.request(task.index);
   if (request.generation.load(std::memory_order_relaxed) != task.generation) return;
   TaskState& state = view_.state(task.index);
-  if (is_done(view_, task)) {
-    if (last_look_) last_look_(task, traits_in(task.index));
-    free_reply_blocks(request, state);
-  }
+  if (is_done(view_, task)) free_reply_blocks(request, state);
   free_request_blocks(request);
   if (!baggage_.empty()) baggage_.erase(task.index);
   release_task(state);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -47,11 +48,14 @@ class Records {
   [[nodiscard]] std::string name_of(std::uint32_t index);
   [[nodiscard]] TaskTraits traits_of(std::uint32_t index);
 
-  // Has `look` called with every task that is done and given up, while its record is still whole:
-  // under the lock, so that it must call nothing here but what does not lock. Before the first
-  // task.
-  using LastLook = std::function<void(detail::TaskTicket task, const TaskTraits& traits)>;
-  void on_recycle(LastLook look) { last_look_ = std::move(look); }
+  // Tasks that are done and given up are set aside where `is_wanted` says so, instead of their
+  // records being freed. It is asked under the lock, and must call nothing here that locks. Before
+  // the first task.
+  using IsWanted = std::function<bool(detail::TaskTicket task)>;
+  void set_aside(IsWanted is_wanted) { is_wanted_ = std::move(is_wanted); }
+  // All that were set aside meanwhile; each is to be given to free_record(). Throws std::bad_alloc.
+  [[nodiscard]] std::vector<detail::TaskTicket> take_set_aside();
+  void free_record(detail::TaskTicket task) noexcept;
   // Frees the records of all abandoned tasks that are done.
   void collect() noexcept;
 
@@ -75,9 +79,9 @@ class Records {
   void grow();
   RingWriter& ring_of(std::size_t priority);
   void reserve_ring(std::size_t priority, std::size_t capacity);
-  [[nodiscard]] TaskTraits traits_in(std::uint32_t index) const;
   void collect_abandoned(std::size_t most) noexcept;
   void recycle(detail::TaskTicket task) noexcept;
+  void free_whole(detail::TaskTicket task) noexcept;
   void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
   void free_reply(shm::ReplyKind kind, const std::byte* place) noexcept;
   static void free_kept_handles(std::span<const std::byte> packet) noexcept;
@@ -99,7 +103,9 @@ class Records {
   std::size_t next_abandoned_ = 0;
   std::uint64_t next_number_ = 0;  // of the next task
   std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
-  LastLook last_look_;
+  IsWanted is_wanted_;
+  std::vector<detail::TaskTicket> set_aside_;
+  std::atomic<bool> any_set_aside_{false};
 };
 
 // Whether the task's outcome is known.

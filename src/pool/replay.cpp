@@ -57,10 +57,10 @@ detail::Thunk find_code(const KeptDetails& details, const KeptCall& call) {
   refuse_build(details, "the code of " + call.name + " is not in this program");
 }
 
-// The function as this process knows it. As far as the file can be checked it is: executable, and
-// in the module that it was in.
-detail::SealedFunction find_function(const KeptDetails& details, const CodePlace& place) {
-  const void* function = code_at(place);
+// The function as this process knows it. As far as the file can be checked it is: executable, in
+// the module that it was in, and of the same name.
+detail::SealedFunction find_function(const KeptDetails& details, const KeptCall& call) {
+  const void* function = code_at(*call.function);
   const auto address = reinterpret_cast<std::uintptr_t>(function);
   const auto executable = sys::executable_memory();
   const bool runs =
@@ -69,6 +69,9 @@ detail::SealedFunction find_function(const KeptDetails& details, const CodePlace
         return range.begin <= address && address < range.end;
       }));
   if (!runs) refuse_build(details, "the function that it calls is in no module that is loaded");
+  if (!call.function_name.empty() && name_of_function(function) != call.function_name) {
+    refuse_build(details, call.function_name + " is not where it was");
+  }
   return detail::seal_function(reinterpret_cast<void (*)()>(address));
 }
 
@@ -86,7 +89,7 @@ FoundCall find_call(const KeptDetails& details, const KeptCall& call, const Call
   }
   detail::Writer out(found.arguments);
   for (std::uint64_t i = 0; i < found.thunk.bound; ++i) out.write_scalar(detail::BoundRef{i, i});
-  if (call.function) out.write_scalar(find_function(details, *call.function));
+  if (call.function) out.write_scalar(find_function(details, call));
   return found;
 }
 

@@ -337,6 +337,25 @@ TEST_P(ReplayTest, ATaskWithHandlesIsNotKeptAndTheLogSaysSoOnce) {
   EXPECT_NE(log.texts().front().find("handles"), std::string::npos);
 }
 
+TEST_P(ReplayTest, WhoIsToldByTheLogMayUseThePool) {
+  Pool pool(keeping());
+  std::atomic<int> told{0};
+  const LogSink before = set_log_sink([&](const LogRecord&) {
+    static_cast<void>(pool.stats());
+    told += pool.apply(twice, 1) / 2;
+    static_cast<void>(death_of([&] { pool.apply(die_by_kill); }));
+  });
+  const Queue<int> queue;
+  const auto die = [](Queue<int>) { abort(); };
+  death_of([&] { pool.apply(die, queue); });
+  fs::remove_all(directory_);
+  static_cast<void>(pool.submit(crash_on_13, "unlucky", 13));
+  EXPECT_TRUE(wait_until([&] { return pool.stats().died >= 3; }));
+  EXPECT_EQ(pool.apply(twice, 2), 4);
+  set_log_sink(before);
+  EXPECT_EQ(told.load(), 2);
+}
+
 TEST_P(ReplayTest, ADirectoryThatCantBeWrittenToIsAStartError) {
   PoolOptions options = keeping();
   fs::create_directories(directory_);

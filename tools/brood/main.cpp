@@ -21,8 +21,8 @@ int show(const std::string& file) {
 }
 
 // Returns if it can't be started.
-int replay(const std::string& file, bool in_gdb) {
-  const std::string program = KeptFile::read(file).details().program;
+int replay(const std::string& file, std::string program, bool in_gdb) {
+  if (program.empty()) program = KeptFile::read(file).details().program;
   std::vector<std::string> command = {program, std::string(brood::start::kReplayArgument), file};
   if (in_gdb) command.insert(command.begin(), {"gdb", "--args"});
   const int error = brood::sys::exec_program(command.front(), command);
@@ -39,16 +39,18 @@ int main(int argc, char** argv) {
       "the program has given as PoolOptions::keep_failed.");
   app.require_subcommand(1);
   std::string file;
+  std::string program;
   bool in_gdb = false;
   CLI::App* replay_command =
       app.add_subcommand("replay", "Run one again, alone, in a process of its program");
   replay_command->add_flag("--gdb", in_gdb, "In gdb: say run there");
+  replay_command->add_option("--program", program, "Where the program is by now");
   replay_command->add_option("FILE", file, "The file of the task")->required();
   CLI::App* show_command = app.add_subcommand("show", "Tell what is known of one");
   show_command->add_option("FILE", file, "The file of the task")->required();
   CLI11_PARSE(app, argc, argv);
   try {
-    return replay_command->parsed() ? replay(file, in_gdb) : show(file);
+    return replay_command->parsed() ? replay(file, program, in_gdb) : show(file);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
