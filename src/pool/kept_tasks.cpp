@@ -67,7 +67,7 @@ class KeptTasks::Packing {
     call.code = *place;
     call.argument_bytes = arguments.size();
     detail::Reader in(arguments);
-    for (std::uint32_t i = 0; i < thunk.bound; ++i) {
+    for (std::uint32_t i = 0; i < thunk.bound_fronts; ++i) {
       const auto ref = in.read_scalar<detail::BoundRef>();
       const std::span<const std::byte> values = bound(ref.block);
       call.bound_bytes.push_back(values.size());

@@ -59,18 +59,19 @@ detail::Thunk find_code(const KeptDetails& details, const KeptCall& call) {
 
 // The function as this process knows it. As far as the file can be checked it is: executable, in
 // the module that it was in, and of the same name.
-detail::SealedFunction find_function(const KeptDetails& details, const KeptCall& call) {
-  const void* function = code_at(*call.function);
+detail::SealedFunction find_function(const KeptDetails& details, const CodePlace& place,
+                                     const std::string& name) {
+  const void* function = code_at(place);
   const auto address = reinterpret_cast<std::uintptr_t>(function);
+  const auto holds = [&](const sys::MemoryRange& range) {
+    return range.begin <= address && address < range.end;
+  };
   const auto executable = sys::executable_memory();
-  const bool runs =
-      function != nullptr &&
-      (!executable || std::ranges::any_of(*executable, [&](const sys::MemoryRange& range) {
-        return range.begin <= address && address < range.end;
-      }));
+  const bool runs = function != nullptr &&
+                    (!executable.has_value() || std::ranges::any_of(executable.value(), holds));
   if (!runs) refuse_build(details, "the function that it calls is in no module that is loaded");
-  if (!call.function_name.empty() && name_of_function(function) != call.function_name) {
-    refuse_build(details, call.function_name + " is not where it was");
+  if (!name.empty() && name_of_function(function) != name) {
+    refuse_build(details, name + " is not where it was");
   }
   return detail::seal_function(reinterpret_cast<void (*)()>(address));
 }
@@ -81,15 +82,16 @@ FoundCall find_call(const KeptDetails& details, const KeptCall& call, const Call
   found.thunk = find_code(details, call);
   found.arguments.assign(bytes.arguments.begin(), bytes.arguments.end());
   for (const auto values : bytes.bound) found.bound.emplace_back(values.begin(), values.end());
-  const std::size_t head = found.thunk.bound * sizeof(detail::BoundRef) +
+  const std::size_t head = found.thunk.bound_fronts * sizeof(detail::BoundRef) +
                            (found.thunk.calls_function ? sizeof(detail::SealedFunction) : 0);
-  if (found.bound.size() != found.thunk.bound || found.arguments.size() < head ||
+  if (found.bound.size() != found.thunk.bound_fronts || found.arguments.size() < head ||
       call.function.has_value() != found.thunk.calls_function) {
     throw DecodeError("brood: the file of a task does not fit the code of " + call.name);
   }
   detail::Writer out(found.arguments);
-  for (std::uint64_t i = 0; i < found.thunk.bound; ++i) out.write_scalar(detail::BoundRef{i, i});
-  if (call.function) out.write_scalar(find_function(details, call));
+  for (std::uint64_t i = 0; i < found.thunk.bound_fronts; ++i)
+    out.write_scalar(detail::BoundRef{i, i});
+  if (call.function) out.write_scalar(find_function(details, *call.function, call.function_name));
   return found;
 }
 
@@ -182,6 +184,7 @@ class ReplayedWorker {
 void run_again(const KeptFile& file) {
   const KeptDetails& details = file.details();
   std::vector<FoundCall> calls;
+  calls.reserve(details.calls.size());
   for (std::size_t i = 0; i < details.calls.size(); ++i) {
     calls.push_back(find_call(details, details.calls[i], file.calls()[i]));
   }

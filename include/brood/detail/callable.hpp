@@ -168,7 +168,7 @@ concept MadeOfNumbers = requires { typename std::bool_constant<made_of_zeros<F>(
 // bound values come from `place(blob)`.
 template <class F>
 struct CallableCodec {
-  static constexpr std::uint32_t bound = 0;  // see Thunk
+  static constexpr std::uint32_t bound_fronts = 0;  // see Thunk
   static constexpr bool calls_function = false;
   static constexpr std::size_t size = std::is_empty_v<F> ? 0 : (sizeof(F) + 7) / 8 * 8;
 
@@ -226,7 +226,7 @@ struct CallableCodec {
 template <class F>
   requires is_function_pointer<F>
 struct CallableCodec<F> {
-  static constexpr std::uint32_t bound = 0;
+  static constexpr std::uint32_t bound_fronts = 0;
   static constexpr bool calls_function = true;
   static constexpr std::size_t size = sizeof(SealedFunction);
 
@@ -246,7 +246,7 @@ struct CallableCodec<F> {
 
 template <class F, class... Bound>
 struct CallableCodec<BoundFront<F, Bound...>> {
-  static constexpr std::uint32_t bound = 1 + CallableCodec<F>::bound;
+  static constexpr std::uint32_t bound_fronts = 1 + CallableCodec<F>::bound_fronts;
   static constexpr bool calls_function = CallableCodec<F>::calls_function;
   static constexpr std::size_t size = sizeof(BoundRef) + CallableCodec<F>::size;
 

@@ -31,7 +31,7 @@ struct Thunk {
   ThunkKind kind = ThunkKind::other;
   // How the encoded arguments begin: with so many references to bound values (callable.hpp), then,
   // if what is called in the end is a plain function, with its sealed address.
-  std::uint32_t bound = 0;
+  std::uint32_t bound_fronts = 0;
   bool calls_function = false;
 };
 
@@ -40,7 +40,7 @@ constexpr Thunk make_thunk() {
   Thunk thunk{&Job::run, Job::name()};
   if constexpr (requires { Job::kind; }) {
     thunk.kind = Job::kind;
-    thunk.bound = Job::Callable::bound;
+    thunk.bound_fronts = Job::Callable::bound_fronts;
     thunk.calls_function = Job::Callable::calls_function;
   }
   return thunk;
