@@ -39,6 +39,7 @@ PUBLIC_LAYER = {
     "brood/hooks.hpp": "start",
     "brood/log.hpp": "start",
     "brood/pool.hpp": "pool",
+    "brood/replay.hpp": "pool",
     "brood/future.hpp": "pool",
     "brood/queue.hpp": "shared",
     "brood/pipe.hpp": "shared",

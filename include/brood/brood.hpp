@@ -8,6 +8,7 @@
 #include "brood/latency.hpp"
 #include "brood/initializer.hpp"
 #include "brood/worker.hpp"
+#include "brood/replay.hpp"
 #include "brood/future.hpp"
 #include "brood/task.hpp"
 #include "brood/completion.hpp"

@@ -242,7 +242,8 @@ struct Death {
   // The last 4 KiB that the process wrote to stderr, of a worker maybe before this task; as they
   // are. Empty if it wrote none, or that is not looked at (worker_stderr, ProcessOptions::err).
   std::string stderr_tail = {};
-  bool hung = false;  // it was killed because it gave no sign of life in time
+  bool hung = false;      // it was killed because it gave no sign of life in time
+  std::string kept = {};  // the file that runs it again: see PoolOptions::keep_failed
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

@@ -95,6 +95,12 @@ struct PoolOptions {
   // there is work. Empty: they stay.
   std::optional<std::chrono::nanoseconds> idle_timeout = std::nullopt;
   std::size_t min_workers = 1;
+  // A directory, made if it is not there: what a task that ended with WorkerDied was called with is
+  // kept in a file in it, which runs that one task again (replay.hpp). Not kept are tasks whose
+  // arguments have handles; closures that point to constants are refused as under spawn. A
+  // directory that can't be written to is a StartError, a file later that can't a warning in the
+  // log. Empty: nowhere.
+  std::string keep_failed = {};
 };
 
 // Of tasks that wait, the most urgent run first, however long the others have waited.

@@ -46,6 +46,9 @@ struct InitOptions {
 // returns, so nothing after it in main() runs there; `argc` and `argv` are what the program was
 // called with.
 //
+// A program that was called as `PROGRAM --brood-replay FILE`, with nothing else, runs the task that
+// is kept in the file (see replay.hpp), and exits without having returned either.
+//
 //   Threads:   none may run yet (see allow_threads).
 //   Blocking:  for the copy of this process that is made, a millisecond and the time of one fork.
 //   Ownership: the copy ends with this process.

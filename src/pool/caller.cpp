@@ -20,7 +20,9 @@
 #include "pool/completions.hpp"
 #include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
+#include "pool/kept_tasks.hpp"
 #include "pool/records.hpp"
+#include "pool/replay.hpp"
 #include "pool/reply.hpp"
 #include "pool/stats.hpp"
 #include "pool/supervisor.hpp"
@@ -104,6 +106,7 @@ class PoolCaller final : public detail::PoolCore {
     defaults_.retry_exceptions = options.retry_exceptions;
     const start::Choice choice = start::choose(options.start);
     setup_ = pool::make_setup(options, choice.method);
+    if (!options.keep_failed.empty()) keep_failed(options);
     warden::Family& family = warden::Family::join();
     family_ = &family;
     make_segment();
@@ -163,7 +166,10 @@ class PoolCaller final : public detail::PoolCore {
           "make the pool later");
     }
     require_open();
-    return records_->draft(spec);
+    const TaskDraft draft = records_->draft(spec);
+    // It may have come by tasks that died since they were given up.
+    if (kept_ != nullptr) keep_unseen();
+    return draft;
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
@@ -280,6 +286,7 @@ class PoolCaller final : public detail::PoolCore {
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
     const std::uint32_t attempts = view_.state(task.index).attempts.load(std::memory_order_relaxed);
+    if (kept_ != nullptr && reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
     pool::throw_reply(reply, name_of(task), attempts, index);
   }
 
@@ -308,6 +315,7 @@ class PoolCaller final : public detail::PoolCore {
     if (!is_mine()) return;
     watches_->forget(task);
     records_->release(task, is_over());
+    if (kept_ != nullptr) keep_unseen();
   }
 
   // ---- the end
@@ -356,20 +364,11 @@ class PoolCaller final : public detail::PoolCore {
 
   void end() noexcept override {
     if (!is_mine()) return;
-    try {
-      terminate();
-      constexpr std::int64_t kMostNs = 2000 * kMs;
-      if (ends_within(kMostNs)) return;
-      raise_order(PoolOrder::kill);
-      if (ends_within(kMostNs)) return;
-    } catch (...) {
-      // Nothing above throws in the process that made the pool.
-    }
-    // The warden ends the workers of a supervisor that is gone.
-    sys::send_signal(supervisor_pidfd_.get(), sys::signal_number::kKill);
-    if (sys::has_ended(supervisor_pidfd_.get(), sys::now_ns() + kMs * 1000) == 1) {
-      reap_supervisor();
-    }
+    end_processes();
+    if (kept_ == nullptr) return;
+    // The last chance for those that nobody asked for.
+    records_->collect();
+    keep_unseen();
   }
 
   [[nodiscard]] PoolStats stats() const override {
@@ -386,6 +385,94 @@ class PoolCaller final : public detail::PoolCore {
   }
 
  private:
+  // ---- keeping what died
+
+  void keep_failed(const PoolOptions& options) {
+    kept_ = std::make_unique<pool::KeptTasks>(options.keep_failed, options.name, setup_);
+    // The file is for a process that was executed afresh.
+    addresses_ = detail::Addresses::of_its_own;
+  }
+
+  [[noreturn]] void throw_died(TaskTicket task, const TaskReply& reply, std::size_t index) const {
+    Death death = pool::read_death(reply.bytes);
+    death.task = name_of(task);
+    death.index = index;
+    const bool has_handles = records_->traits_of(task.index).has_handles;
+    death.kept = keep({task, reply.element, index, death, has_handles});
+    throw WorkerDied(std::move(death));
+  }
+
+  std::string keep(const pool::DeadTask& dead) const noexcept {
+    return kept_->keep(dead, view_.request(dead.ticket.index), *records_, view_.caller().seed);
+  }
+
+  // Calls `use(element, reply)` for each element of a task that is done and died, until it returns
+  // true; whether it did.
+  template <class Use>
+  bool for_dead(TaskTicket task, Use&& use) const {
+    const shm::TaskRequest& request = view_.request(task.index);
+    const auto look = [&](std::uint32_t element, const TaskReply& reply) {
+      return reply.kind == TaskReply::Kind::died && use(element, reply);
+    };
+    if (!request.cells) return look(0, pool::read_reply(view_, *records_, task));
+    for (std::uint32_t i = 0; i < request.count; ++i) {
+      if (look(i, pool::read_element_reply(view_, *records_, task, i))) return true;
+    }
+    return false;
+  }
+
+  // Its record is to be freed, and its death may be one that nobody has asked about.
+  [[nodiscard]] bool is_wanted(TaskTicket task) const noexcept {
+    return for_dead(task,
+                    [](std::uint32_t /*element*/, const TaskReply& /*reply*/) { return true; });
+  }
+
+  // Tasks that died and are given up, with no lock held: whoever is told by the log may use us.
+  void keep_unseen() noexcept {
+    try {
+      for (const TaskTicket task : records_->take_set_aside()) {
+        keep_unseen(task);
+        kept_->forget(task);
+        records_->free_record(task);
+      }
+    } catch (...) {
+      // Without memory they are lost.
+    }
+  }
+  void keep_unseen(TaskTicket task) const noexcept {
+    try {
+      const pool::TaskTraits traits = records_->traits_of(task.index);
+      for_dead(task, [&](std::uint32_t element, const TaskReply& reply) {
+        if (kept_->knows(task, element)) return false;
+        Death death = pool::read_death(reply.bytes);
+        death.task = traits.name.empty() ? name_of_code(view_.request(task.index)) : traits.name;
+        keep({task, element, std::nullopt, death, traits.has_handles});
+        return false;
+      });
+    } catch (...) {
+      // As above.
+    }
+  }
+
+  // ---- the end
+
+  void end_processes() noexcept {
+    try {
+      terminate();
+      constexpr std::int64_t kMostNs = 2000 * kMs;
+      if (ends_within(kMostNs)) return;
+      raise_order(PoolOrder::kill);
+      if (ends_within(kMostNs)) return;
+    } catch (...) {
+      // Nothing above throws in the process that made the pool.
+    }
+    // The warden ends the workers of a supervisor that is gone.
+    sys::send_signal(supervisor_pidfd_.get(), sys::signal_number::kKill);
+    if (sys::has_ended(supervisor_pidfd_.get(), sys::now_ns() + kMs * 1000) == 1) {
+      reap_supervisor();
+    }
+  }
+
   // ---- making it
 
   void make_segment() {
@@ -421,6 +508,9 @@ class PoolCaller final : public detail::PoolCore {
     if (start::init_options().huge_pages) sys::advise_huge_pages(segment_.base(), segment_.size());
     view_.caller().member = warden::ObjectSpace::join().objects().me();
     records_ = std::make_unique<pool::Records>(segment_, view_, arena_limit_);
+    if (kept_ != nullptr) {
+      records_->set_aside([this](TaskTicket task) { return is_wanted(task); });
+    }
     watches_ = std::make_unique<pool::Watches>(segment_, view_, [this] { return is_over_now(); });
   }
 
@@ -623,8 +713,10 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] std::string name_of(TaskTicket task) const {
     std::string name = records_->name_of(task.index);
-    if (!name.empty()) return name;
-    return std::string(detail::find_thunk(view_.request(task.index).thunk).name);
+    return name.empty() ? name_of_code(view_.request(task.index)) : name;
+  }
+  static std::string name_of_code(const shm::TaskRequest& request) {
+    return std::string(detail::find_thunk(request.thunk).name);
   }
 
   [[nodiscard]] TaskWord word_of(TaskTicket task) const noexcept {
@@ -748,7 +840,11 @@ class PoolCaller final : public detail::PoolCore {
   start::LookTime look_time_;
   std::unique_ptr<pool::Records> records_;  // always, once constructed
   std::unique_ptr<pool::Watches> watches_;  // likewise
+  std::unique_ptr<pool::KeptTasks> kept_;   // nullptr: nothing is kept
 };
+
+// Whoever can have tasks kept has init() know how they are run again.
+[[maybe_unused]] const bool can_replay = (start::on_replay(pool::replay_and_exit), true);
 
 }  // namespace
 

@@ -176,6 +176,20 @@ std::string Records::name_of(std::uint32_t index) {
   return found == baggage_.end() ? std::string() : found->second.name;
 }
 
+TaskTraits Records::traits_of(std::uint32_t index) {
+  const std::lock_guard lock(mutex_);
+  const auto found = baggage_.find(index);
+  if (found == baggage_.end()) return {};
+  const detail::TaskBaggage& baggage = found->second;
+  const bool bound_handles = baggage.blob != nullptr && baggage.blob->has_handles();
+  return {baggage.name, !baggage.handles.empty() || bound_handles};
+}
+
+void Records::collect() noexcept {
+  const std::lock_guard lock(mutex_);
+  collect_abandoned(abandoned_.size());
+}
+
 void Records::release(TaskTicket task, bool over) noexcept {
   const std::lock_guard lock(mutex_);
   if (over || is_done(view_, task)) {
@@ -262,6 +276,31 @@ void Records::collect_abandoned(std::size_t most) noexcept {
 }
 
 void Records::recycle(TaskTicket task) noexcept {
+  if (is_wanted_ && is_done(view_, task) && is_wanted_(task)) {
+    try {
+      set_aside_.push_back(task);
+      any_set_aside_.store(true, std::memory_order_release);
+      return;
+    } catch (...) {
+      // Without memory nothing could be done with it either.
+    }
+  }
+  free_whole(task);
+}
+
+std::vector<TaskTicket> Records::take_set_aside() {
+  if (!any_set_aside_.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(mutex_);
+  any_set_aside_.store(false, std::memory_order_relaxed);
+  return std::exchange(set_aside_, {});
+}
+
+void Records::free_record(TaskTicket task) noexcept {
+  const std::lock_guard lock(mutex_);
+  free_whole(task);
+}
+
+void Records::free_whole(TaskTicket task) noexcept {
   TaskRequest& request = view_.request(task.index);
   if (request.generation.load(std::memory_order_relaxed) != task.generation) return;
   TaskState& state = view_.state(task.index);
@@ -363,11 +402,28 @@ std::uint64_t Records::place(const detail::BoundBlob& blob) {
     // The blob itself keeps what its values refer to.
     const detail::HandleCollector collector;
     blob.encode(block.bytes.subspan(sizeof header, blob.size()));
+    if (!collector.handles().empty()) blob.remember_handles();
   } catch (...) {
     inbox_.free(block.ref);
     throw;
   }
   return block.ref.bits;
+}
+
+std::span<const std::byte> Records::arguments_of(const TaskRequest& request) const {
+  std::span<const std::byte> all = request.inline_arguments;
+  if (request.arguments) all = inbox_.resolve(request.arguments);
+  if (all.size() < request.argument_bytes) return {};
+  return all.first(static_cast<std::size_t>(request.argument_bytes));
+}
+
+std::span<const std::byte> Records::bound_values(std::uint64_t block) const {
+  const std::span<const std::byte> packet = inbox_.resolve(BlockRef{block});
+  shm::PacketHeader header{};
+  if (packet.size() < sizeof header) return {};
+  std::memcpy(&header, packet.data(), sizeof header);
+  if (header.length > packet.size() - sizeof header) return {};
+  return packet.subspan(sizeof header, static_cast<std::size_t>(header.length));
 }
 
 void Records::free_in_inbox(std::uint64_t block) noexcept {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -23,6 +25,12 @@ struct ElementCells {
   std::span<std::byte> kinds;  // a ReplyKind for each; none: the cells are not there
 
   [[nodiscard]] bool hold_values_only() const noexcept;
+};
+
+// What the caller knows of a task besides its record.
+struct TaskTraits {
+  std::string name;          // given by the user
+  bool has_handles = false;  // among arguments or bound values
 };
 
 // Threads: any; the members lock. Blocking: for the lock only. Ownership: of free records, of the
@@ -46,10 +54,25 @@ class Records {
   void attach(detail::TaskTicket task, std::shared_ptr<void> stop);
   // The name that the user gave the task in that record; empty if none.
   [[nodiscard]] std::string name_of(std::uint32_t index);
+  [[nodiscard]] TaskTraits traits_of(std::uint32_t index);
+
+  // Tasks that are done and given up are set aside where `is_wanted` says so, instead of their
+  // records being freed. It is asked under the lock, and must call nothing here that locks. Before
+  // the first task.
+  using IsWanted = std::function<bool(detail::TaskTicket task)>;
+  void set_aside(IsWanted is_wanted) { is_wanted_ = std::move(is_wanted); }
+  // All that were set aside meanwhile; each is to be given to free_record(). Throws std::bad_alloc.
+  [[nodiscard]] std::vector<detail::TaskTicket> take_set_aside();
+  void free_record(detail::TaskTicket task) noexcept;
+  // Frees the records of all abandoned tasks that are done.
+  void collect() noexcept;
 
   // A block that holds bound values, for tasks to refer to.
   std::uint64_t place(const detail::BoundBlob& blob);
   void free_in_inbox(std::uint64_t block) noexcept;
+  // What this process has written for a task, and what place() has; empty if it is gone. No locks.
+  [[nodiscard]] std::span<const std::byte> arguments_of(const shm::TaskRequest& request) const;
+  [[nodiscard]] std::span<const std::byte> bound_values(std::uint64_t block) const;
 
   // Whether the system lets us see that block: 0 or errno.
   [[nodiscard]] int reach_in_outbox(shm::BlockRef ref) const noexcept { return outbox_.reach(ref); }
@@ -67,6 +90,7 @@ class Records {
   void reserve_ring(std::size_t priority, std::size_t capacity);
   void collect_abandoned(std::size_t most) noexcept;
   void recycle(detail::TaskTicket task) noexcept;
+  void free_whole(detail::TaskTicket task) noexcept;
   void free_reply_blocks(const shm::TaskRequest& request, const shm::TaskState& state) noexcept;
   void free_reply(shm::ReplyKind kind, const std::byte* place) noexcept;
   static void free_kept_handles(std::span<const std::byte> packet) noexcept;
@@ -88,6 +112,9 @@ class Records {
   std::size_t next_abandoned_ = 0;
   std::uint64_t next_number_ = 0;  // of the next task
   std::unordered_map<std::uint32_t, detail::TaskBaggage> baggage_;
+  IsWanted is_wanted_;
+  std::vector<detail::TaskTicket> set_aside_;
+  std::atomic<bool> any_set_aside_{false};
 };
 
 // Whether the task's outcome is known.

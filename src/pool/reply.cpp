@@ -80,6 +80,28 @@ void read_evidence(std::span<const std::byte> bytes, Death& death) {
   death.stderr_tail.assign(reinterpret_cast<const char*>(bytes.data()), evidence.stderr_bytes);
 }
 
+// The outcome that the record's word says by itself, whatever the record holds.
+std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
+  const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
+  if (!word.settled) return std::nullopt;
+  return TaskReply{word.expired ? TaskReply::Kind::timed_out : TaskReply::Kind::cancelled, {}};
+}
+
+[[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, std::string task_name,
+                                  std::uint32_t attempts) {
+  shm::LateNote note{attempts, 0};
+  if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
+  const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
+  // A limit settles a task at once, whether it waits or is in its first attempt.
+  const std::string what = count == 0 ? "missed its deadline or ran for longer than it may"
+                                      : "ran for longer than it may";
+  throw TaskTimeout("brood: " + task_name + " " + what +
+                        (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
+                    count);
+}
+
+}  // namespace
+
 Death read_death(std::span<const std::byte> bytes) {
   Death death;
   std::uint32_t wait_status = 0;
@@ -109,28 +131,6 @@ Death read_death(std::span<const std::byte> bytes) {
   return death;
 }
 
-// The outcome that the record's word says by itself, whatever the record holds.
-std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
-  const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
-  if (!word.settled) return std::nullopt;
-  return TaskReply{word.expired ? TaskReply::Kind::timed_out : TaskReply::Kind::cancelled, {}};
-}
-
-[[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, std::string task_name,
-                                  std::uint32_t attempts) {
-  shm::LateNote note{attempts, 0};
-  if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
-  const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
-  // A limit settles a task at once, whether it waits or is in its first attempt.
-  const std::string what = count == 0 ? "missed its deadline or ran for longer than it may"
-                                      : "ran for longer than it may";
-  throw TaskTimeout("brood: " + task_name + " " + what +
-                        (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
-                    count);
-}
-
-}  // namespace
-
 TaskReply read_reply(const PoolView& view, const Records& records, TaskTicket task) noexcept {
   shm::TaskState& state = view.state(task.index);
   if (const auto settled = settled_reply(state)) return *settled;
@@ -157,7 +157,9 @@ TaskReply read_element_reply(const PoolView& view, const Records& records, TaskT
   const auto kind =
       static_cast<ReplyKind>(std::atomic_ref(all.kinds[index]).load(std::memory_order_relaxed));
   const auto cell = all.cells.subspan(std::size_t{index} * request.cell_bytes, request.cell_bytes);
-  return in_place(kind, cell, cell.size(), records);
+  TaskReply reply = in_place(kind, cell, cell.size(), records);
+  reply.element = index;
+  return reply;
 }
 
 std::span<const std::byte> read_values_in_cells(const PoolView& view, const Records& records,

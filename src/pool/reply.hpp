@@ -6,6 +6,7 @@
 #include <string>
 
 #include "brood/detail/pool_core.hpp"
+#include "brood/error.hpp"
 #include "pool/records.hpp"
 #include "pool/view.hpp"
 
@@ -20,6 +21,9 @@ detail::TaskReply read_element_reply(const PoolView& view, const Records& record
 // All cells of a task of elements that has ended, if each holds a value; empty otherwise.
 std::span<const std::byte> read_values_in_cells(const PoolView& view, const Records& records,
                                                 detail::TaskTicket task) noexcept;
+
+// What a reply of Kind::died says, without task and element.
+Death read_death(std::span<const std::byte> bytes);
 
 // Throws what a reply stands for that is no value.
 [[noreturn]] void throw_reply(const detail::TaskReply& reply, std::string task_name,

@@ -18,8 +18,8 @@
 #include "shm/pool_layout.hpp"
 #include "sys/fd.hpp"
 #include "sys/futex.hpp"
-#include "sys/poll.hpp"
 #include "sys/patient_stream.hpp"
+#include "sys/poll.hpp"
 
 namespace brood::pool {
 

@@ -865,6 +865,7 @@ bool stop_requested() noexcept {
 
 int stop_fd() {
   if (pool::stop_of_thread != nullptr) return pool::stop_fd_of_thread();
+  if (pool::worker_context().stop_fd >= 0) return pool::worker_context().stop_fd;
   if (pool::the_worker == nullptr) throw Error("brood: stop_fd() is for tasks while they run");
   return pool::the_worker->stop_fd();
 }

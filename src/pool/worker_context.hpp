@@ -17,6 +17,7 @@ struct WorkerContext {
   std::optional<std::uint64_t> number;  // of the task or element that runs
   // Of the processors, also in what a worker starts; 0: all of them.
   std::size_t share = 0;
+  int stop_fd = -1;  // of a task that is run again: what stop_fd() gives
   struct State {
     void* state;
     void (*destroy)(void*);

@@ -29,11 +29,11 @@ namespace {
   throw StartError("brood: can't make a pool: " + what);
 }
 
-SetupCall send_call(const Initializer& what, StartMethod method,
+SetupCall send_call(const Initializer& what, StartMethod method, bool kept,
                     std::vector<detail::ObjectHandle>& handles) {
   if (!what) return {};
-  const auto there =
-      method == StartMethod::spawn ? detail::Addresses::of_its_own : detail::Addresses::of_a_copy;
+  const auto there = method == StartMethod::spawn || kept ? detail::Addresses::of_its_own
+                                                          : detail::Addresses::of_a_copy;
   what.target()->check(there);
   detail::HandleCollector collector;
   detail::SentCall sent = what.target()->send();
@@ -139,9 +139,10 @@ SetupToSend make_setup(const PoolOptions& options, StartMethod method) {
   if (options.min_workers == 0 || options.min_workers > options.workers) {
     refuse("min_workers is " + std::to_string(options.min_workers) + ", not 1 to workers");
   }
-  setup.preload = send_call(options.preload, method, made.handles);
-  setup.initializer = send_call(options.initializer, method, made.handles);
-  setup.prepare = send_call(options.prepare, method, made.handles);
+  const bool kept = !options.keep_failed.empty();
+  setup.preload = send_call(options.preload, method, kept, made.handles);
+  setup.initializer = send_call(options.initializer, method, kept, made.handles);
+  setup.prepare = send_call(options.prepare, method, kept, made.handles);
   setup.max_tasks = options.max_tasks_per_worker;
   setup.recycle_above_bytes = options.recycle_above_bytes;
   setup.memory_limit_bytes = options.memory_limit_bytes;

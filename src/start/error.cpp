@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string_view>
 
+#include "start/init.hpp"
+
 namespace brood {
 
 namespace {
@@ -82,6 +84,7 @@ std::string WorkerDied::describe(const Death& death) {
   if (!death.task.empty()) text += " while it ran " + death.task;
   if (death.attempts > 1) text += " (attempt " + std::to_string(death.attempts) + ")";
   append_tail(text, death.stderr_tail);
+  if (!death.kept.empty()) text += "\nto run it again: " + start::replay_command(death.kept);
   return text;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,11 @@
 #include "start/birth.hpp"
 #include "start/child_main.hpp"
 #include "start/nursery.hpp"
+#include "sys/fd.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
+#include "sys/surroundings.hpp"
+#include "sys/symbols.hpp"
 #include "warden/family.hpp"
 
 namespace brood {
@@ -60,13 +64,36 @@ void require_known_code(detail::ThunkId thunk, const void* function) {
                     " was loaded after brood::init(): load it before, or use StartMethod::fork");
 }
 
-}  // namespace start
+namespace {
 
-void init(const InitOptions& options) {
-  start::be_born_if_spawned();
+constinit ReplayFn the_replay = nullptr;
+
+void replay_if_asked(std::span<const std::string> arguments) {
+  if (arguments.size() != 3 || arguments[1] != kReplayArgument) return;
+  if (the_replay != nullptr) the_replay(arguments[2]);
+  constexpr int kStderr = 2;
+  sys::write_once(kStderr, "brood: this program has no pools, so none of their tasks either\n");
+  sys::exit_now(1);
+}
+
+// As one word of a command line.
+std::string in_shell(const std::string& text) {
+  const bool plain = std::ranges::all_of(text, [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+           std::string_view("/._-+=:,@%").find(c) != std::string_view::npos;
+  });
+  if (plain) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+// False: that was done before. Throws what init() throws.
+bool make_ready(const InitOptions& options) {
+  be_born_if_spawned();
   const warden::Family* family = warden::Family::current();
   if (family != nullptr) {
-    if (family->has_nursery()) return;
+    if (family->has_nursery()) return false;
     throw StartError(
         "brood: init() has to be called before the first pool, process or shared object is made");
   }
@@ -76,12 +103,33 @@ void init(const InitOptions& options) {
                      " threads, and children would have their locks but not them: call init() "
                      "before threads are made, or accept it with .allow_threads = true");
   }
-  start::record() = {options, detail::thunk_count(), sys::executable_memory()};
+  record() = {options, detail::thunk_count(), sys::executable_memory()};
   if (options.arena_limit_bytes) warden::Family::limit_objects(*options.arena_limit_bytes);
-  start::flush_streams();
-  warden::Family::found_with_nursery(start::be_born, threads > 1);
+  flush_streams();
+  warden::Family::found_with_nursery(be_born, threads > 1);
+  return true;
 }
 
-void init(int& /*argc*/, char**& /*argv*/, const InitOptions& options) { init(options); }
+}  // namespace
+
+std::string replay_command(const std::string& file) {
+  const warden::Family* family = warden::Family::current();
+  if (family == nullptr || !family->has_nursery()) return "brood::replay(\"" + file + "\")";
+  return in_shell(sys::program_path()) + " " + std::string(kReplayArgument) + " " + in_shell(file);
+}
+
+void on_replay(ReplayFn replay) noexcept { the_replay = replay; }
+
+}  // namespace start
+
+void init(const InitOptions& options) {
+  if (start::make_ready(options)) start::replay_if_asked(sys::command_line());
+}
+
+void init(int& argc, char**& argv, const InitOptions& options) {
+  if (!start::make_ready(options)) return;
+  const std::vector<std::string> arguments(argv, argv + argc);
+  start::replay_if_asked(arguments);
+}
 
 }  // namespace brood

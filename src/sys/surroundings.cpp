@@ -117,6 +117,24 @@ int exec_program(const char* path, char* const* arguments, char* const* environm
   return status(call(SYS_execve, path, arguments, environment));
 }
 
+int exec_program(const std::string& program, std::span<const std::string> arguments) {
+  const std::vector<char*> pointers = pointers_to(arguments);
+  if (program.find('/') != std::string::npos) {
+    return status(call(SYS_execve, program.c_str(), pointers.data(), environ));
+  }
+  const char* variable = std::getenv("PATH");
+  const std::string_view folders = variable != nullptr ? variable : "/usr/bin:/bin";
+  int result = -ENOENT;
+  for (std::size_t at = 0; at <= folders.size();) {
+    const std::size_t end = std::min(folders.find(':', at), folders.size());
+    const std::string path = std::string(folders.substr(at, end - at)) + "/" + program;
+    const int error = status(call(SYS_execve, path.c_str(), pointers.data(), environ));
+    if (error != -ENOENT && error != -ENOTDIR) result = error;
+    at = end + 1;
+  }
+  return result;
+}
+
 std::vector<std::string> command_line() {
   const Fd file(static_cast<int>(
       call_restarting(SYS_openat, AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0)));

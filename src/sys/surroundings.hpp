@@ -41,6 +41,9 @@ int exec_same_program(std::span<const std::string> arguments);
 // Becomes the program in the file `path`. Both lists end with nullptr. -errno if that fails.
 // Without the heap.
 int exec_program(const char* path, char* const* arguments, char* const* environment) noexcept;
+// Another program in this process, by its path, or by a name without slash that is looked for where
+// the shell would. -errno if that fails.
+int exec_program(const std::string& program, std::span<const std::string> arguments);
 // The arguments of this process as the kernel has them; empty: unknown.
 std::vector<std::string> command_line();
 

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "brood/brood.hpp"
+#include "pool/kept_file.hpp"
 #include "support/every_instruction.hpp"
 #include "support/host.hpp"
 #include "support/named_memory.hpp"
@@ -57,6 +60,46 @@ void make_pool(Things& things) {
   HOST_CHECK(things.pool->apply(repeated, std::string(300, 'r')).size() == 600);
 }
 void nothing(Things& /*things*/) {}
+
+int die(int n) {
+  if (n > 0) raise(SIGKILL);
+  return n;
+}
+// Where hosts keep what died. What lies there is whole, whenever the host was killed.
+std::filesystem::path kept_directory() {
+  static const int program = getpid();
+  return std::filesystem::temp_directory_path() / ("brood-step-" + std::to_string(program));
+}
+void check_what_was_kept() {
+  if (!std::filesystem::exists(kept_directory())) return;
+  for (const auto& file : std::filesystem::directory_iterator(kept_directory())) {
+    try {
+      static_cast<void>(pool::KeptFile::read(file.path()));
+    } catch (const Error& e) {
+      ADD_FAILURE() << e.what();
+    }
+  }
+  std::filesystem::remove_all(kept_directory());
+}
+void keep_a_task(Things& things) {
+  try {
+    things.futures.back().get();
+  } catch (const WorkerDied& e) {
+    HOST_CHECK(!e.kept.empty());
+  }
+  things.futures.pop_back();
+}
+void make_pool_that_keeps(Things& things) {
+  PoolOptions options;
+  options.workers = 1;
+  options.keep_failed = kept_directory();
+  things.pool.emplace(options);
+  for (int i = 0; i < 2; ++i) {
+    things.futures.push_back(things.pool->submit(die, 1));
+    things.futures.back().wait();
+    if (i == 0) keep_a_task(things);
+  }
+}
 
 void submit(Things& things) { things.futures.push_back(things.pool->submit(twice, 3)); }
 void submit_block(Things& things) {
@@ -164,6 +207,7 @@ const Case kCases[] = {
        auto future = things.pool->submit({.timeout = 1h, .deadline = deadline}, wait_for_ever);
        HOST_CHECK(future.cancel());
      }},
+    {"host: keep a task that died", make_pool_that_keeps, keep_a_task},
     {"host: send a descriptor",
      [](Things& things) { make_line(things, take_descriptors, send_descriptor); }, send_descriptor},
     {"host: receive a descriptor",
@@ -260,6 +304,7 @@ class HostStepTest : public testing::TestWithParam<Case> {
  protected:
   EveryInstruction::Run kill_after(long n) {
     const std::set<std::string> names = names_in_shm();
+    static_cast<void>(kept_directory());
     const Gate gate;
     Host host([&] {
       auto things = std::make_unique<Things>();
@@ -285,6 +330,7 @@ class HostStepTest : public testing::TestWithParam<Case> {
     EXPECT_EQ(host.end(), "signal 9");
     EXPECT_TRUE(host.is_gone_within(kPromisedSecond)) << "left: " << describe(host.family());
     EXPECT_EQ(names_in_shm(), names);
+    check_what_was_kept();
     return run;
   }
 

@@ -57,6 +57,7 @@ std::vector<Sweep> all_sweeps() {
   add({"LargeValues", send_much}, {kHost, kSupervisor, kWorker});
   add({"Deaths", die_and_go_on}, {kHost, kWarden, kSupervisor, kWorker});
   add({"LastWords", say_last_words}, {kHost, kSupervisor, kWorker});
+  add({"Keeping", keep_what_dies}, {kHost, kSupervisor, kWorker});
   add({"Terminate", terminate_at_work}, {kHost, kWarden, kSupervisor, kWorker});
   add({"Shutdown", shut_down}, {kHost, kSupervisor, kWorker});
   add({"Destructor", drop_everything}, {kHost, kSupervisor});

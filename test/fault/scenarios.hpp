@@ -10,10 +10,13 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <new>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -33,6 +36,7 @@
 #include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
+#include "pool/kept_file.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
 #include "support/named_memory.hpp"
@@ -51,6 +55,10 @@ inline std::string echo(std::string text) { return text; }
 inline int add(const std::string& text, int n) { return static_cast<int>(text.size()) + n; }
 inline ExitCode return_code(int code) { return {code}; }
 inline void die_by_kill() { kill(getpid(), SIGKILL); }
+inline int add_and_die(const std::string& text, int n) {
+  die_by_kill();
+  return add(text, n);
+}
 inline int sleep_long(int n) {
   sleep(60);
   return n;
@@ -277,6 +285,51 @@ inline void say_last_words() {
       REQUIRE_RIGHT(pool.apply(twice, i) == 2 * i);
     }
   });
+}
+
+// Whatever fails: the death is told as it was, and what lies in the directory is whole.
+inline void keep_what_dies() {
+  namespace fs = std::filesystem;
+  set_log_level(LogLevel::error);
+  const fs::path directory = fs::temp_directory_path() / ("brood-kept-" + std::to_string(getpid()));
+  fs::remove_all(directory);
+  PoolOptions options = forked_pool(1);
+  options.keep_failed = directory / "a" / "b";
+  std::vector<std::string> told;
+  std::exception_ptr error;
+  try {
+    with_pool(options, [&](Pool& pool) {
+      try {
+        pool.apply(brood::bind_front(add_and_die, std::string(100'000, 'x')), 1);
+      } catch (const WorkerDied& e) {
+        REQUIRE_RIGHT(e.signal == SIGKILL || e.signal == 0);
+        if (!e.kept.empty()) told.push_back(e.kept);
+      }
+      static_cast<void>(pool.submit(die_by_kill));
+    });
+  } catch (...) {
+    error = std::current_exception();
+  }
+  std::size_t files = 0;
+  if (fs::exists(directory)) {
+    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+      if (!entry.is_regular_file()) continue;
+      ++files;
+      std::ostringstream text;
+      text << std::ifstream(entry.path()).rdbuf();
+      const std::string all = text.str();
+      const auto bytes = std::as_bytes(std::span(all));
+      try {
+        static_cast<void>(pool::KeptFile::parse({bytes.begin(), bytes.end()}, "a file"));
+      } catch (const DecodeError& e) {
+        throw WrongResult(entry.path().string() + ": " + e.what());
+      }
+    }
+  }
+  for (const std::string& path : told) REQUIRE_RIGHT(fs::exists(path));
+  fs::remove_all(directory);
+  if (error != nullptr) std::rethrow_exception(error);
+  REQUIRE_RIGHT(files <= 2);
 }
 
 inline void terminate_at_work() {

@@ -152,6 +152,9 @@ std::vector<CallKind> make_kinds() {
       {"pwrite64", SYS_pwrite64, {EINTR, ENOSPC, ENOMEM, EFBIG}},
       {"linkat", SYS_linkat, {EEXIST, ENOENT, EACCES, EPERM, EXDEV, ENOSPC, ENOMEM}},
       {"unlinkat", SYS_unlinkat, {ENOENT, EACCES, EPERM, ENOMEM}},
+      {"mkdirat", SYS_mkdirat, {EACCES, EEXIST, ENOENT, ENOSPC, EROFS, ENOMEM}},
+      // Only where there are no files without a name.
+      {"renameat2", SYS_renameat2, {EINVAL, EEXIST, EACCES, ENOSPC, EROFS}, nullptr, false, true},
       {"flock", SYS_flock, {EINTR, EAGAIN, ENOLCK, EPERM}},
       {"getdents64", SYS_getdents64, {ENOENT, ENOMEM}},
       {"readlinkat", SYS_readlinkat, {ENOENT, EACCES, ENOMEM}},

@@ -76,6 +76,7 @@ struct CallJob;
 
 template <class F, class... Wires>
 struct CallJob<F, TypeList<Wires...>> {
+  static constexpr ThunkKind kind = ThunkKind::call;
   using Pack = ArgumentPack<TypeList<Wires...>>;
   using Callable = CallableCodec<F>;
   using Raw = ResultOf<F&, Wires...>;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -59,6 +60,12 @@ class BoundBlob {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   void encode(std::span<std::byte> room) const { encode_(room); }
 
+  // Whether what was encoded had handles in it.
+  [[nodiscard]] bool has_handles() const noexcept {
+    return has_handles_.load(std::memory_order_relaxed);
+  }
+  void remember_handles() const noexcept { has_handles_.store(true, std::memory_order_relaxed); }
+
   // The block of the pool with this number, made by `make` the first time, freed by `free`.
   std::uint64_t block_for(std::uint64_t pool, const std::function<std::uint64_t()>& make,
                           FreeFn free) const;
@@ -72,11 +79,18 @@ class BoundBlob {
   std::uint64_t id_;
   std::size_t size_;
   EncodeFn encode_;
+  mutable std::atomic<bool> has_handles_{false};
   mutable std::mutex mutex_;
   mutable std::vector<Placed> placed_;
 };
 
 using BoundPtr = std::shared_ptr<const BoundBlob>;
+
+// How bound values are referred to where a callable is encoded.
+struct BoundRef {
+  std::uint64_t id;     // see BoundBlob::id
+  std::uint64_t block;  // of the pool, or whatever else the other side finds them by
+};
 
 // What bind_front returns.
 template <class F, class... Bound>
@@ -154,6 +168,8 @@ concept MadeOfNumbers = requires { typename std::bool_constant<made_of_zeros<F>(
 // bound values come from `place(blob)`.
 template <class F>
 struct CallableCodec {
+  static constexpr std::uint32_t bound_fronts = 0;  // see Thunk
+  static constexpr bool calls_function = false;
   static constexpr std::size_t size = std::is_empty_v<F> ? 0 : (sizeof(F) + 7) / 8 * 8;
 
   // Throws NotSendable before anything was changed.
@@ -210,6 +226,8 @@ struct CallableCodec {
 template <class F>
   requires is_function_pointer<F>
 struct CallableCodec<F> {
+  static constexpr std::uint32_t bound_fronts = 0;
+  static constexpr bool calls_function = true;
   static constexpr std::size_t size = sizeof(SealedFunction);
 
   static void check(F f, Addresses /*there*/) {
@@ -228,7 +246,9 @@ struct CallableCodec<F> {
 
 template <class F, class... Bound>
 struct CallableCodec<BoundFront<F, Bound...>> {
-  static constexpr std::size_t size = 16 + CallableCodec<F>::size;
+  static constexpr std::uint32_t bound_fronts = 1 + CallableCodec<F>::bound_fronts;
+  static constexpr bool calls_function = CallableCodec<F>::calls_function;
+  static constexpr std::size_t size = sizeof(BoundRef) + CallableCodec<F>::size;
 
   static void check(const BoundFront<F, Bound...>& f, Addresses there) {
     CallableCodec<F>::check(f.function(), there);
@@ -236,8 +256,7 @@ struct CallableCodec<BoundFront<F, Bound...>> {
 
   template <class Place>
   static void encode(const BoundFront<F, Bound...>& f, Writer& out, Place&& place) {
-    out.write_scalar(f.blob()->id());
-    out.write_scalar(std::uint64_t{place(f.blob())});
+    out.write_scalar(BoundRef{f.blob()->id(), std::uint64_t{place(f.blob())}});
     CallableCodec<F>::encode(f.function(), out, place);
   }
 
@@ -256,11 +275,10 @@ struct CallableCodec<BoundFront<F, Bound...>> {
   };
 
   static Decoded decode(Reader& in, TaskFrame& frame) {
-    const auto id = in.read_scalar<std::uint64_t>();
-    const auto block = in.read_scalar<std::uint64_t>();
-    std::shared_ptr<const void>& cached = frame.bound_cache(id);
+    const auto ref = in.read_scalar<BoundRef>();
+    std::shared_ptr<const void>& cached = frame.bound_cache(ref.id);
     if (cached == nullptr) {
-      Reader bytes(frame.bound_bytes(block));
+      Reader bytes(frame.bound_bytes(ref.block));
       cached =
           std::make_shared<const std::tuple<Bound...>>(decode_part<std::tuple<Bound...>>(bytes));
       bytes.expect_end();

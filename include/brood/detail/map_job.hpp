@@ -55,6 +55,7 @@ struct MapJob;
 
 template <class F, class Reference, class How, class... Wires>
 struct MapJob<F, Reference, How, TypeList<Wires...>> {
+  static constexpr ThunkKind kind = ThunkKind::map;
   using Function = F;
   static constexpr bool callable = (require_callable<F>(), true);
   static_assert(callable);

@@ -77,6 +77,7 @@ struct TaskReply {
   enum class Kind { value, exception, died, cancelled, timed_out, no_room, out_of_reach, corrupt };
   Kind kind = Kind::corrupt;
   std::span<const std::byte> bytes;
+  std::uint32_t element = 0;  // of its task
 };
 
 class CompletionSource;

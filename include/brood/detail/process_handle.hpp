@@ -180,6 +180,8 @@ template <class F, class List>
 struct ProcessJob;
 template <class F, class... Wires>
 struct ProcessJob<F, TypeList<Wires...>> {
+  static constexpr ThunkKind kind = ThunkKind::process;
+  using Callable = CallableCodec<F>;
   static constexpr std::string_view name() { return type_name<F>(); }
   static void run(TaskFrame& frame) {
     Reader in(frame.arguments());

@@ -21,10 +21,30 @@ using ThunkFn = void (*)(TaskFrame& frame);
 // A number in the table; 0 is none.
 using ThunkId = std::uint32_t;
 
+// What a thunk runs: a call as a task, elements of map, a process or what a pool's workers begin
+// with.
+enum class ThunkKind : std::uint8_t { other, call, map, process };
+
 struct Thunk {
   ThunkFn run = nullptr;
   std::string_view name = {};  // of the callable's type, for messages
+  ThunkKind kind = ThunkKind::other;
+  // How the encoded arguments begin: with so many references to bound values (callable.hpp), then,
+  // if what is called in the end is a plain function, with its sealed address.
+  std::uint32_t bound_fronts = 0;
+  bool calls_function = false;
 };
+
+template <class Job>
+constexpr Thunk make_thunk() {
+  Thunk thunk{&Job::run, Job::name()};
+  if constexpr (requires { Job::kind; }) {
+    thunk.kind = Job::kind;
+    thunk.bound_fronts = Job::Callable::bound_fronts;
+    thunk.calls_function = Job::Callable::calls_function;
+  }
+  return thunk;
+}
 
 // Threads: any. Blocking: never. Errors: terminates the program if 2^20 kinds of task are named.
 // Death: the table is private memory.
@@ -36,14 +56,14 @@ ThunkId thunk_count() noexcept;
 
 // Registered before main (or when its module is loaded) for every Job that the program names.
 template <class Job>
-inline const ThunkId registered_thunk = register_thunk({&Job::run, Job::name()});
+inline const ThunkId registered_thunk = register_thunk(make_thunk<Job>());
 
 // The same, also while static objects are still being made.
 template <class Job>
 ThunkId thunk_of() noexcept {
   if (registered_thunk<Job> != 0) [[likely]]
     return registered_thunk<Job>;
-  static const ThunkId early = register_thunk({&Job::run, Job::name()});
+  static const ThunkId early = register_thunk(make_thunk<Job>());
   return early;
 }
 

@@ -1,0 +1,58 @@
+// brood: runs a task again that died (PoolOptions::keep_failed), and tells what is in its file.
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "pool/kept_file.hpp"
+#include "start/init.hpp"
+#include "sys/surroundings.hpp"
+
+namespace {
+
+using brood::pool::KeptFile;
+
+int show(const std::string& file) {
+  const std::string text = describe(KeptFile::read(file));
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() ? 0 : 1;
+}
+
+// Returns if it can't be started.
+int replay(const std::string& file, std::string program, bool in_gdb) {
+  if (program.empty()) program = KeptFile::read(file).details().program;
+  std::vector<std::string> command = {program, std::string(brood::start::kReplayArgument), file};
+  if (in_gdb) command.insert(command.begin(), {"gdb", "--args"});
+  const int error = brood::sys::exec_program(command.front(), command);
+  std::fprintf(stderr, "brood: can't start %s: %s\n", command.front().c_str(),
+               std::generic_category().message(-error).c_str());
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Looks at tasks that died, and runs them again. Their files are in the directory that "
+      "the program has given as PoolOptions::keep_failed.");
+  app.require_subcommand(1);
+  std::string file;
+  std::string program;
+  bool in_gdb = false;
+  CLI::App* replay_command =
+      app.add_subcommand("replay", "Run one again, alone, in a process of its program");
+  replay_command->add_flag("--gdb", in_gdb, "In gdb: say run there");
+  replay_command->add_option("--program", program, "Where the program is by now");
+  replay_command->add_option("FILE", file, "The file of the task")->required();
+  CLI::App* show_command = app.add_subcommand("show", "Tell what is known of one");
+  show_command->add_option("FILE", file, "The file of the task")->required();
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return replay_command->parsed() ? replay(file, program, in_gdb) : show(file);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+}
