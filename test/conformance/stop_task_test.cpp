@@ -364,7 +364,6 @@ TEST_P(StopTaskTest, WhoWaitsForACancelledTaskIsWoken) {
   std::thread canceller([&] {
     std::this_thread::sleep_for(20ms);  // so that it most likely waits by then
     source.request_stop();
-    EXPECT_TRUE(other.cancelled());
   });
   EXPECT_FALSE(future.wait_for(10ms));
   EXPECT_THROW(other.get(), Cancelled);
