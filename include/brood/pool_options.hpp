@@ -99,7 +99,8 @@ struct PoolOptions {
   // kept in a file in it, which runs that one task again (replay.hpp). Not kept are tasks whose
   // arguments have handles; closures that point to constants are refused as under spawn. A
   // directory that can't be written to is a StartError, a file later that can't a warning in the
-  // log. Empty: nowhere.
+  // log. Files are written by whoever asks for the outcome; of tasks that nobody asks for by a
+  // later submit(), or by the destructor of a future or the pool. Empty: nowhere.
   std::string keep_failed = {};
 };
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -166,10 +167,7 @@ class PoolCaller final : public detail::PoolCore {
           "make the pool later");
     }
     require_open();
-    const TaskDraft draft = records_->draft(spec);
-    // It may have come by tasks that died since they were given up.
-    if (kept_ != nullptr) keep_unseen();
-    return draft;
+    return with_room([&] { return records_->draft(spec); });
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
@@ -203,14 +201,15 @@ class PoolCaller final : public detail::PoolCore {
 
   std::uint64_t place(const detail::BoundPtr& blob) override {
     const std::weak_ptr<PoolCore> self = weak_from_this();
-    return blob->block_for(
-        number_, [&] { return records_->place(*blob); },
-        [self](std::uint64_t block) {
-          const std::shared_ptr<PoolCore> core = self.lock();
-          if (core == nullptr) return;
-          auto& pool = static_cast<PoolCaller&>(*core);
-          if (pool.is_mine()) pool.records_->free_in_inbox(block);
-        });
+    const auto free = [self](std::uint64_t block) {
+      const std::shared_ptr<PoolCore> core = self.lock();
+      if (core == nullptr) return;
+      auto& pool = static_cast<PoolCaller&>(*core);
+      if (pool.is_mine()) pool.records_->free_in_inbox(block);
+    };
+    // Around all of it, not within: the blob is locked there.
+    return with_room(
+        [&] { return blob->block_for(number_, [&] { return records_->place(*blob); }, free); });
   }
 
   // ---- waiting
@@ -429,15 +428,24 @@ class PoolCaller final : public detail::PoolCore {
 
   // Tasks that died and are given up, with no lock held: whoever is told by the log may use us.
   void keep_unseen() noexcept {
-    try {
-      for (const TaskTicket task : records_->take_set_aside()) {
-        keep_unseen(task);
-        kept_->forget(task);
-        records_->free_record(task);
-      }
-    } catch (...) {
-      // Without memory they are lost.
+    for (const TaskTicket task : records_->take_set_aside()) {
+      keep_unseen(task);
+      kept_->forget(task);
+      records_->free_record(task);
     }
+  }
+  // Tasks that died since they were given up hold memory until they are kept.
+  template <class Make>
+  std::invoke_result_t<Make&> with_room(Make&& make) {
+    if (kept_ == nullptr) return make();
+    try {
+      const auto made = make();
+      keep_unseen();
+      return made;
+    } catch (const ArenaFull&) {
+      keep_unseen();
+    }
+    return make();
   }
   void keep_unseen(TaskTicket task) const noexcept {
     try {
@@ -450,7 +458,7 @@ class PoolCaller final : public detail::PoolCore {
         return false;
       });
     } catch (...) {
-      // As above.
+      // Without memory it is lost.
     }
   }
 

@@ -4,11 +4,13 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ranges>
 #include <utility>
 
 #include "brood/codec.hpp"
 #include "brood/error.hpp"
 #include "start/demangle.hpp"
+#include "start/printable.hpp"
 #include "sys/fd.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
@@ -180,13 +182,15 @@ const void* code_at(const CodePlace& place) {
   return nullptr;
 }
 
-std::string name_of_function(const void* function) {
+std::optional<std::string> name_of_function(const void* function) {
   const sys::LoadedCode code = sys::code_at(reinterpret_cast<std::uintptr_t>(function));
-  if (code.name == nullptr) return {};
+  if (code.name == nullptr) return std::string();
   const std::uint64_t address = reinterpret_cast<std::uintptr_t>(function) - code.bias;
   const char* path = code.name[0] == '\0' ? "/proc/self/exe" : code.name;
-  const std::string name = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0].name;
-  return name.empty() ? name : demangle(name.c_str());
+  const sys::Symbol symbol = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0];
+  if (symbol.name.empty()) return symbol.name;
+  if (symbol.begin != address) return std::nullopt;
+  return demangle(symbol.name.c_str());
 }
 
 // ---- writing
@@ -288,10 +292,9 @@ void add_line(std::string& text, std::string_view name, const std::string& value
   std::string line(name);
   line.resize(std::max(kColumn, line.size() + 1), ' ');
   std::string indented;
-  for (const char c : value) {
-    const bool speaks_to_terminals = static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\t';
-    indented += speaks_to_terminals ? '?' : c;
-    if (c == '\n') indented += std::string(kColumn, ' ');
+  for (const auto part : std::views::split(std::string_view(value), '\n')) {
+    start::append_printable(indented, std::string_view(part.begin(), part.end()));
+    indented += '\n' + std::string(kColumn, ' ');
   }
   while (!indented.empty() && (indented.back() == ' ' || indented.back() == '\n')) {
     indented.pop_back();

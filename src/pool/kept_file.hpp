@@ -34,8 +34,8 @@ struct CodePlace {
 std::optional<CodePlace> place_of(const void* code);
 // The other way; nullptr: no module that this process has loaded is the same.
 const void* code_at(const CodePlace& place);
-// As people write it; empty: unknown.
-std::string name_of_function(const void* function);
+// As people write it; empty: its module has no names; nullopt: this is in the midst of one.
+std::optional<std::string> name_of_function(const void* function);
 
 // One call: the task, or what the worker had run before.
 struct KeptCall {

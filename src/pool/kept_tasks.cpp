@@ -115,8 +115,9 @@ std::string KeptTasks::keep(const DeadTask& dead, const shm::TaskRequest& reques
     bool to_be_told = false;
     {
       const std::lock_guard lock(mutex_);
-      auto& elements = kept_[dead.ticket.index];
-      const auto [at, is_new] = elements.try_emplace(dead.element);
+      Files& files = kept_[dead.ticket.index];
+      if (files.generation != dead.ticket.generation) files = {dead.ticket.generation, {}};
+      const auto [at, is_new] = files.of_elements.try_emplace(dead.element);
       if (!is_new) return at->second;
       if (!dead.has_handles) {
         at->second = write(dead, request, records, seed);
@@ -144,7 +145,8 @@ void KeptTasks::forget(detail::TaskTicket ticket) noexcept {
 bool KeptTasks::knows(detail::TaskTicket ticket, std::uint32_t element) noexcept {
   const std::lock_guard lock(mutex_);
   const auto found = kept_.find(ticket.index);
-  return found != kept_.end() && found->second.contains(element);
+  return found != kept_.end() && found->second.generation == ticket.generation &&
+         found->second.of_elements.contains(element);
 }
 
 std::string KeptTasks::write(const DeadTask& dead, const shm::TaskRequest& request,
@@ -201,7 +203,7 @@ const KeptCall& KeptTasks::function_of(const void* function) {
   KeptCall call;
   call.function = place_of(function);
   if (!call.function) throw Error("brood: the function that it calls is in no file");
-  call.function_name = name_of_function(function);
+  call.function_name = name_of_function(function).value_or(std::string());
   return functions_.emplace(function, std::move(call)).first->second;
 }
 

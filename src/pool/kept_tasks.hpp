@@ -59,9 +59,12 @@ class KeptTasks {
   std::string pool_;
   const SetupToSend& setup_;
   std::mutex mutex_;  // guards all that follows
-  // By the record's index: the files of its elements; empty: not kept.
-  std::unordered_map<std::uint32_t, std::map<std::uint32_t, std::string>> kept_;
-  std::set<std::string> told_;  // names of tasks that are known to have handles
+  struct Files {
+    std::uint32_t generation = 0;                      // of the record
+    std::map<std::uint32_t, std::string> of_elements;  // empty: not kept
+  };
+  std::unordered_map<std::uint32_t, Files> kept_;  // by the record's index
+  std::set<std::string> told_;                     // names of tasks that are known to have handles
   std::unordered_map<const void*, KeptCall> functions_;  // function and function_name only
 };
 

@@ -288,7 +288,7 @@ void Records::recycle(TaskTicket task) noexcept {
   free_whole(task);
 }
 
-std::vector<TaskTicket> Records::take_set_aside() {
+std::vector<TaskTicket> Records::take_set_aside() noexcept {
   if (!any_set_aside_.load(std::memory_order_acquire)) return {};
   const std::lock_guard lock(mutex_);
   any_set_aside_.store(false, std::memory_order_relaxed);

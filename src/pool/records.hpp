@@ -61,8 +61,8 @@ class Records {
   // the first task.
   using IsWanted = std::function<bool(detail::TaskTicket task)>;
   void set_aside(IsWanted is_wanted) { is_wanted_ = std::move(is_wanted); }
-  // All that were set aside meanwhile; each is to be given to free_record(). Throws std::bad_alloc.
-  [[nodiscard]] std::vector<detail::TaskTicket> take_set_aside();
+  // All that were set aside meanwhile; each is to be given to free_record().
+  [[nodiscard]] std::vector<detail::TaskTicket> take_set_aside() noexcept;
   void free_record(detail::TaskTicket task) noexcept;
   // Frees the records of all abandoned tasks that are done.
   void collect() noexcept;

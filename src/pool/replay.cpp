@@ -70,8 +70,9 @@ detail::SealedFunction find_function(const KeptDetails& details, const CodePlace
   const bool runs = function != nullptr &&
                     (!executable.has_value() || std::ranges::any_of(executable.value(), holds));
   if (!runs) refuse_build(details, "the function that it calls is in no module that is loaded");
-  if (!name.empty() && name_of_function(function) != name) {
-    refuse_build(details, name + " is not where it was");
+  if (name_of_function(function) != name) {
+    refuse_build(details,
+                 (name.empty() ? "the function that it calls" : name) + " is not where it was");
   }
   return detail::seal_function(reinterpret_cast<void (*)()>(address));
 }

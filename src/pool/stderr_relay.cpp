@@ -44,9 +44,12 @@ bool ends_line(std::span<const std::byte> text) noexcept {
 }  // namespace
 
 void StderrRelay::start(int stream, sys::FutexWord& control) noexcept {
+  stream_ = sys::PatientStream(stream);
+  // Whoever writes to this one may have to wait: better the workers themselves than we.
+  if (!stream_.is_patient()) return;
   memory_ = static_cast<Memory*>(sys::map_private(sizeof(Memory)));
   if (memory_ == nullptr) return;
-  stream_ = sys::PatientStream(stream);
+  sys::keep_from_children(memory_, sizeof(Memory));
   handler_control.store(&control, std::memory_order_relaxed);
   text_came.store(false, std::memory_order_relaxed);
   sys::on_signal(sys::signal_number::kPipe, on_refusal);

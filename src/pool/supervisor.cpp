@@ -173,7 +173,11 @@ class Supervisor {
   void start_relay() noexcept {
     int& output = start_.descriptors[1];
     // Their stdout is to be the pool's stderr, not their own.
-    if (output == 2) output = sys::copy_above_streams(output);
+    if (output == 2) {
+      const int copy = sys::copy_above_streams(output);
+      if (copy < 0) return;
+      output = copy;
+    }
     relay_.start(setup_.has_surroundings ? start_.descriptors[2] : 2, shared_.control);
   }
 

@@ -138,6 +138,8 @@ std::string describe(const shm::ReadTrace& trace) {
       frames.push_back(i);
       addresses.push_back(trace.frames[i].address);
     }
+    // Only what is asked for counts towards what is remembered.
+    if (frames.empty()) continue;
     const auto found = known_places().describe(
         {trace.modules[module].path, trace.modules[module].build_id}, addresses);
     for (std::size_t i = 0; i < frames.size(); ++i) texts[frames[i]] = found[i];

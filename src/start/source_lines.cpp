@@ -86,7 +86,7 @@ class Asking {
       if (pid < 0) return {};
       if (pid == 0) {
         blocked.keep();
-        become_tool(output.get(), argument_pointers, environment_pointers.data());
+        watch_tool(output.get(), argument_pointers, environment_pointers.data());
       }
     }
     return await(pidfd) ? text_of(output.get()) : std::string();
@@ -97,6 +97,23 @@ class Asking {
     std::string path;
     const char* name;
   };
+
+  // Who executes another program ends with SIGCHLD, whatever it was made with: for the host's
+  // wait() not to see it, it is a child of a child that executes nothing.
+  [[noreturn]] void watch_tool(int output, std::span<char*> arguments,
+                               char* const* environment) const noexcept {
+    sys::die_with_parent();
+    sys::reset_signals();  // an ignored SIGCHLD would reap the tool
+    const std::array keep = {output};
+    sys::close_all_but(keep);
+    sys::Fd tool;
+    const long pid = sys::clone_quiet(tool);
+    if (pid == 0) become_tool(output, arguments, environment);
+    sys::ExitStatus status;
+    const bool ended = pid > 0 && sys::has_ended(tool.get(), deadline_ns_) == 1 &&
+                       sys::reap(tool.get(), status) == 1 && status.signal == 0;
+    sys::exit_now(ended ? status.code : 1);
+  }
 
   [[noreturn]] void become_tool(int output, std::span<char*> arguments,
                                 char* const* environment) const noexcept {

@@ -130,6 +130,10 @@ void advise_huge_pages(void* address, std::size_t bytes) noexcept {
   call(SYS_madvise, address, bytes, MADV_HUGEPAGE);
 }
 
+void keep_from_children(void* address, std::size_t bytes) noexcept {
+  call(SYS_madvise, address, bytes, MADV_DONTFORK);
+}
+
 void* map_wiped_on_fork() noexcept {
   void* page = map_private(kPageBytes);
   if (page == nullptr) return nullptr;

@@ -65,6 +65,8 @@ void* map_shared_page() noexcept;
 // Private zeroed memory for service processes, which must not use the heap. nullptr if refused.
 void* map_private(std::size_t bytes) noexcept;
 void unmap(void* address, std::size_t bytes) noexcept;
+// Processes forked from now on have nothing at [address, address + bytes).
+void keep_from_children(void* address, std::size_t bytes) noexcept;
 
 // From now on this process can only read [address, address + bytes). 0 or -errno.
 int make_read_only(void* address, std::size_t bytes) noexcept;

@@ -35,6 +35,8 @@ class PatientStream {
   // Writes of `bytes` what there is room for, at most kUntornBytes. How many, -EAGAIN (none), or
   // another -errno.
   long write(std::span<const std::byte> bytes) noexcept;
+  // Whether write() never waits for a reader.
+  [[nodiscard]] bool is_patient() const noexcept { return is_patient_; }
   // Until there may be room.
   void wait(std::int64_t deadline_ns) const noexcept;
 
@@ -44,6 +46,7 @@ class PatientStream {
   Way way_ = Way::none;
   int fd_ = -1;
   Fd own_;
+  bool is_patient_ = true;
 };
 
 }  // namespace brood::sys

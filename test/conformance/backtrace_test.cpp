@@ -1,5 +1,6 @@
 // Where an exception of a task was thrown, by name and by line.
 #include <dlfcn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -316,6 +317,23 @@ TEST(SourceLinesTest, WithoutAToolTheTextStaysAsItIs) {
   const std::string text = "#0 main + 0x1 at /proc/self/exe[0x1000]\n#1 ? at ?[0x0]";
   const Variable path("PATH", ":.:/nowhere");
   EXPECT_EQ(with_source_lines(text), text);
+}
+
+int children_told_of = 0;
+
+// A host that is told of its children, or does not want to be, sees nothing of the tool.
+TEST(SourceLinesTest, TheHostHearsNothingOfTheTool) {
+  struct sigaction old{};
+  struct sigaction handler{};
+  for (const bool ignored : {false, true}) {
+    handler.sa_handler = ignored ? SIG_IGN : +[](int) { ++children_told_of; };
+    sigaction(SIGCHLD, &handler, &old);
+    const std::string text = with_source_lines("#0 main + 0x1 at /bin/sh[0x1000]\n");
+    EXPECT_TRUE(text.starts_with("#0 main + 0x1 at /bin/sh[0x1000]"));
+    sigaction(SIGCHLD, &old, nullptr);
+    EXPECT_EQ(children_told_of, 0);
+    EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+  }
 }
 
 TEST(SourceLinesTest, WhatIsNoBacktraceStaysAsItIs) {

@@ -18,6 +18,7 @@
 
 #include "brood/brood.hpp"
 #include "pool/kept_file.hpp"
+#include "support/host.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"
 
@@ -244,6 +245,34 @@ TEST_P(ReplayTest, ADroppedFuturesTaskIsKeptAtTheLatestWhenThePoolEnds) {
     static_cast<void>(pool.submit(twice, 3).get());
   }
   EXPECT_EQ(replayed(file()), "signal 11");
+}
+
+std::size_t die_of_much(const std::string& text) {
+  if (!text.empty()) std::raise(SIGKILL);
+  return text.size();
+}
+
+// What died and was dropped holds its arguments until it is kept, which no later task has to wait
+// for.
+TEST(ReplayMemoryTest, DroppedTasksStandInNobodysWay) {
+  char name[] = "/tmp/brood-kept-XXXXXX";
+  ASSERT_NE(mkdtemp(name), nullptr);
+  const HostRun run = run_host([&] {
+    init({.arena_limit_bytes = std::size_t{8} << 20});
+    Pool pool({.workers = 1, .keep_failed = name});
+    for (std::uint64_t i = 0; i < 6; ++i) {
+      static_cast<void>(pool.submit(die_of_much, std::string(3 << 20, 'x')));
+      HOST_CHECK(wait_until([&] { return pool.stats().died == i + 1; }));
+    }
+    return 0;
+  });
+  EXPECT_EQ(run.end, "exit 0");
+  std::size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(name)) {
+    files += entry.is_regular_file() ? 1U : 0U;
+  }
+  EXPECT_EQ(files, 6U);
+  std::filesystem::remove_all(name);
 }
 
 TEST_P(ReplayTest, AFutureThatIsDroppedLaterKeepsItsTask) {

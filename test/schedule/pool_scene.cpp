@@ -15,7 +15,7 @@ namespace {
 constexpr std::uint32_t kRetryRing = 1;  // log2 of its entries here
 
 std::byte* memory_for(const pool::PoolGeometry& geometry) {
-  alignas(4096) static std::byte bytes[1 << 20];
+  alignas(4096) static std::byte bytes[1 << 22];
   if (geometry.end > sizeof bytes) std::abort();
   const auto clear = [](const pool::Zone& zone, std::size_t most) {
     std::memset(bytes + zone.offset, 0, std::min(zone.bytes, most));

@@ -53,7 +53,7 @@ TEST(WorkerDiedTest, ShowsNothingThatCommandsATerminal) {
 
 TEST(WorkerDiedTest, ShowsAnyBytes) {
   std::string all;
-  for (int i = 0; i < 100'000; ++i) all += static_cast<char>((i * 2654435761U) >> 13U);
+  for (unsigned i = 0; i < 100'000; ++i) all += static_cast<char>((i * 2654435761U) >> 13U);
   const std::string text = shown(all);
   EXPECT_TRUE(std::ranges::none_of(text, [](char c) {
     return (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == '\x7f';

@@ -111,7 +111,7 @@ TEST_F(KeptFileTest, ItsNameTellsWhatItIsAndIsItsOwn) {
 TEST_F(KeptFileTest, ItIsDescribedWithoutSpeakingToTheTerminal) {
   const std::string text = describe(KeptFile::read(write(some_details())));
   for (const char* part :
-       {"decode(int)", "4711", "signal 11", "#1 there", "104 of the range", "the end?[2J"}) {
+       {"decode(int)", "4711", "signal 11", "#1 there", "104 of the range", "the end\\x1b[2J"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
   EXPECT_EQ(text.find('\x1b'), std::string::npos);
@@ -208,6 +208,16 @@ TEST(CodePlaceTest, CodeIsFoundAgainWhereItsModuleLies) {
   EXPECT_EQ(code_at(other), nullptr);
   const int local = 0;
   EXPECT_FALSE(place_of(&local));
+}
+
+int named(int n) { return n; }
+
+TEST(CodePlaceTest, AFunctionHasANameWhereItBegins) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(&named);
+  const auto name = name_of_function(reinterpret_cast<const void*>(begin));
+  ASSERT_TRUE(name);
+  EXPECT_NE(name->find("named(int)"), std::string::npos) << *name;
+  EXPECT_FALSE(name_of_function(reinterpret_cast<const void*>(begin + 1)));
 }
 
 }  // namespace
