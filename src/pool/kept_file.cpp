@@ -125,6 +125,7 @@ std::string short_name(std::string_view text) {
 // The user's name for it, or what it calls, without what a type's name has around it.
 std::string_view plain_name(const KeptDetails& details) {
   constexpr std::string_view kUnnamed = "(anonymous namespace)::";
+  if (details.calls.empty()) return details.task;
   const KeptCall& call = details.calls.back();
   if (details.task != call.name || call.function_name.empty()) return details.task;
   std::string_view name = call.function_name;
