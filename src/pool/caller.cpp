@@ -22,6 +22,7 @@
 #include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
 #include "pool/kept_tasks.hpp"
+#include "pool/lookout.hpp"
 #include "pool/records.hpp"
 #include "pool/replay.hpp"
 #include "pool/reply.hpp"
@@ -738,7 +739,7 @@ class PoolCaller final : public detail::PoolCore {
   bool sleep_until(TaskTicket task, DeadlineNs deadline) {
     shm::TaskState& state = view_.state(task.index);
     // Whoever was looking may have been stopped before it found this one.
-    if (word_of(task).phase == TaskPhase::pending) idle_.wake_one();
+    if (word_of(task).phase == TaskPhase::pending) pool::call_one(view_, idle_);
     std::int64_t doubt_ns = sys::now_ns() + kFirstDoubtNs;
     std::int64_t patience_ns = kFirstDoubtNs;
     for (;;) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "pool/call.hpp"
+#include "pool/lookout.hpp"
 
 namespace brood::pool {
 
@@ -16,7 +17,7 @@ std::uint32_t empty_places(const PoolView& view) noexcept {
 
 void call_worker(const PoolView& view, IdleWorkers& idle, WaitingTasks& waiting) noexcept {
   // Somebody who looks will find it, or pass the rest on.
-  if (!idle.anyone_looking() && idle.wake_one()) return;
+  if (!idle.anyone_looking() && call_one(view, idle)) return;
   if (count_wanted(view, idle, waiting) > 0) call_supervisor(view);
 }
 
@@ -35,7 +36,7 @@ std::size_t count_wanted(const PoolView& view, const IdleWorkers& idle,
   if (empty == 0) return 0;
   const std::size_t tasks = waiting.count_all();
   // Who looks or sleeps stops that before it claims, so each of them is good for one task.
-  const std::size_t coming = idle.looking() + idle.count_sleeping();
+  const std::size_t coming = static_cast<std::size_t>(idle.count_looking()) + idle.count_sleeping();
   return std::min(empty, tasks - std::min(tasks, coming));
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "pool/view.hpp"
+#include "sys/process.hpp"
 
 namespace brood::pool {
 
@@ -17,26 +18,41 @@ namespace brood::pool {
 class IdleWorkers {
  public:
   IdleWorkers() noexcept = default;
-  explicit IdleWorkers(const PoolView& view) noexcept
-      : view_(view), words_((view.geometry().slots + 63U) / 64) {}
+  // More workers than `processors` that are coming would only be in each other's way.
+  explicit IdleWorkers(const PoolView& view, int processors = sys::usable_cpus()) noexcept
+      : view_(view),
+        words_((view.geometry().slots + shm::kIdleSlots - 1) / shm::kIdleSlots),
+        processors_(processors) {}
+
+  // ---- what a worker says of itself
 
   // False if enough others look already.
   bool start_looking(std::uint16_t slot, int most) noexcept {
     // To be seen late costs a wake-up, no more.
-    bits(slot).looking.fetch_or(mask(slot), std::memory_order_relaxed);
+    bits(slot).looking.fetch_or(looker(slot), std::memory_order_relaxed);
     if (count_looking() <= most) return true;
     stop_looking(slot);
     return false;
   }
   void stop_looking(std::uint16_t slot) noexcept {
-    bits(slot).looking.fetch_and(~mask(slot), std::memory_order_seq_cst);
+    bits(slot).looking.fetch_and(~looker(slot), std::memory_order_seq_cst);
   }
   void start_sleeping(std::uint16_t slot) noexcept {
-    bits(slot).sleeping.fetch_or(mask(slot), std::memory_order_seq_cst);
+    bits(slot).state.fetch_or(sleeper(slot), std::memory_order_seq_cst);
   }
+  // However it was woken, if at all.
   void stop_sleeping(std::uint16_t slot) noexcept {
-    bits(slot).sleeping.fetch_and(~mask(slot), std::memory_order_seq_cst);
+    bits(slot).state.fetch_and(~(sleeper(slot) | comer(slot)), std::memory_order_seq_cst);
   }
+  // That it will soon be back for the next task; until it sleeps.
+  void start_coming(std::uint16_t slot) noexcept {
+    bits(slot).state.fetch_or(comer(slot), std::memory_order_seq_cst);
+  }
+  void stop_coming(std::uint16_t slot) noexcept {
+    bits(slot).state.fetch_and(~comer(slot), std::memory_order_seq_cst);
+  }
+
+  // ---- what the supervisor does about the dead
 
   // A dead worker needs no waking, and finds nothing.
   void forget(std::uint16_t slot) noexcept {
@@ -45,19 +61,24 @@ class IdleWorkers {
   }
 
   // Clears the bits of slots that nobody has, which only a stray write can have set, and everyone's
-  // claim to be looking: who really looks will find what there is.
+  // claim to be looking or coming: who really is will find what there is.
   template <class InUse>
   void keep_only(InUse&& in_use) noexcept {
     for (std::size_t i = 0; i < words_; ++i) {
       std::uint64_t valid = 0;
-      for (std::size_t bit = 0; bit < 64 && i * 64 + bit < view_.geometry().slots; ++bit) {
-        const auto slot = static_cast<std::uint16_t>(i * 64 + bit);
-        if (slot >= shm::kFirstWorkerSlot && in_use(slot)) valid |= mask(slot);
+      for (std::size_t bit = 0; bit < shm::kIdleSlots; ++bit) {
+        const std::size_t slot = i * shm::kIdleSlots + bit;
+        if (slot < shm::kFirstWorkerSlot || slot >= view_.geometry().slots) continue;
+        if (in_use(static_cast<std::uint16_t>(slot))) {
+          valid |= sleeper(static_cast<std::uint16_t>(slot));
+        }
       }
-      all(i).sleeping.fetch_and(valid, std::memory_order_seq_cst);
+      all(i).state.fetch_and(valid, std::memory_order_seq_cst);
       all(i).looking.store(0, std::memory_order_seq_cst);
     }
   }
+
+  // ---- counting
 
   [[nodiscard]] bool anyone_looking() const noexcept {
     for (std::size_t i = 0; i < words_; ++i) {
@@ -65,37 +86,54 @@ class IdleWorkers {
     }
     return false;
   }
-
-  [[nodiscard]] std::size_t looking() const noexcept {
-    return static_cast<std::size_t>(count_looking());
-  }
-
-  [[nodiscard]] std::size_t count_sleeping() const noexcept {
-    std::size_t count = 0;
+  [[nodiscard]] int count_looking() const noexcept {
+    int count = 0;
     for (std::size_t i = 0; i < words_; ++i) {
-      count +=
-          static_cast<std::size_t>(std::popcount(all(i).sleeping.load(std::memory_order_seq_cst)));
+      count += std::popcount(all(i).looking.load(std::memory_order_seq_cst));
     }
     return count;
   }
+  [[nodiscard]] std::size_t count_sleeping() const noexcept {
+    int count = 0;
+    for (std::size_t i = 0; i < words_; ++i) {
+      count += std::popcount(sleepers(all(i).state.load(std::memory_order_seq_cst)));
+    }
+    return static_cast<std::size_t>(count);
+  }
+  [[nodiscard]] bool is_coming(std::uint16_t slot) const noexcept {
+    return (bits(slot).state.load(std::memory_order_relaxed) & comer(slot)) != 0;
+  }
+
+  // ---- waking
 
   // Wakes one sleeper; false: there is none.
   bool wake_one() noexcept {
     for (std::size_t i = 0; i < words_; ++i) {
-      std::uint64_t left = all(i).sleeping.load(std::memory_order_seq_cst);
-      while (left != 0) {
-        const auto slot =
-            static_cast<std::uint16_t>(i * 64 + static_cast<unsigned>(std::countr_zero(left)));
-        left &= left - 1;
-        // Whoever clears the bit wakes.
-        if ((all(i).sleeping.fetch_and(~mask(slot), std::memory_order_relaxed) & mask(slot)) == 0) {
-          continue;
-        }
-        ring(slot);
-        return true;
-      }
+      if (wake_one_of(i, all(i).state.load(std::memory_order_seq_cst))) return true;
     }
     return false;
+  }
+
+  enum class [[nodiscard]] Call {
+    woken,         // a sleeper was
+    nobody,        // sleeps
+    left_to_them,  // to as many as there are processors, who are coming
+  };
+  // Wakes one sleeper, if that is of use.
+  Call call_one() noexcept {
+    int coming = 0;
+    std::size_t word = words_;
+    std::uint64_t state = 0;
+    for (std::size_t i = 0; i < words_; ++i) {
+      const std::uint64_t now = all(i).state.load(std::memory_order_seq_cst);
+      coming += std::popcount(now >> shm::kIdleSlots);
+      if (word < words_ || sleepers(now) == 0) continue;
+      word = i;
+      state = now;
+    }
+    if (word == words_) return Call::nobody;
+    if (coming >= processors_) return Call::left_to_them;
+    return wake_one_of(word, state) ? Call::woken : Call::nobody;
   }
 
   void ring(std::uint16_t slot) noexcept {
@@ -105,21 +143,40 @@ class IdleWorkers {
   }
 
  private:
-  static std::uint64_t mask(std::uint16_t slot) noexcept { return std::uint64_t{1} << (slot % 64); }
+  bool wake_one_of(std::size_t word, std::uint64_t state) noexcept {
+    while (sleepers(state) != 0) {
+      const auto bit = static_cast<unsigned>(std::countr_zero(sleepers(state)));
+      const auto slot = static_cast<std::uint16_t>(word * shm::kIdleSlots + bit);
+      const std::uint64_t next = (state & ~sleeper(slot)) | comer(slot);
+      // Whoever clears the bit wakes.
+      if (all(word).state.compare_exchange_strong(state, next, std::memory_order_relaxed)) {
+        ring(slot);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  static std::uint32_t looker(std::uint16_t slot) noexcept {
+    return std::uint32_t{1} << (slot % shm::kIdleSlots);
+  }
+  static std::uint64_t sleeper(std::uint16_t slot) noexcept { return looker(slot); }
+  static std::uint64_t comer(std::uint16_t slot) noexcept {
+    return sleeper(slot) << shm::kIdleSlots;
+  }
+  static std::uint32_t sleepers(std::uint64_t state) noexcept {
+    return static_cast<std::uint32_t>(state);
+  }
   [[nodiscard]] shm::IdleBits& all(std::size_t word) const noexcept {
     return view_.shared().idle[word];
   }
-  [[nodiscard]] shm::IdleBits& bits(std::uint16_t slot) const noexcept { return all(slot / 64); }
-  [[nodiscard]] int count_looking() const noexcept {
-    int count = 0;
-    for (std::size_t i = 0; i < words_; ++i) {
-      count += std::popcount(all(i).looking.load(std::memory_order_seq_cst));
-    }
-    return count;
+  [[nodiscard]] shm::IdleBits& bits(std::uint16_t slot) const noexcept {
+    return all(slot / shm::kIdleSlots);
   }
 
   PoolView view_;
   std::size_t words_ = 1;
+  int processors_ = 1;
 };
 
 }  // namespace brood::pool

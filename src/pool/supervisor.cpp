@@ -12,6 +12,7 @@
 #include "pool/admission.hpp"
 #include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
+#include "pool/lookout.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
 #include "pool/stderr_relay.hpp"
@@ -126,6 +127,7 @@ class Supervisor {
         clock_(view_, start.grace_ns),
         idle_(view_),
         waiting_(view_, std::nullopt),
+        lookout_(view_),
         setup_(*start.setup),
         checks_setup_(setup_.initializer.thunk != 0 || setup_.prepare.thunk != 0 ||
                       setup_.has_surroundings),
@@ -159,6 +161,7 @@ class Supervisor {
       if (ending_ && count_tenants() == 0 && template_.pid() == 0) return end(final_condition_);
       if (!ending_) {
         grant_wishes();
+        lookout_.look(idle_, waiting_, now_);
         wake_seats();
         fill_seats();
         watch_memory();
@@ -909,6 +912,7 @@ class Supervisor {
     if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
       wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
     }
+    if (!ending_) wake_ns = std::min(wake_ns, lookout_.next_look_ns());
     wake_ns = std::min(wake_ns, relay_.next_look_ns());
     wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
     const int result = sys::futex_wait_any(std::span(words).first(count), wake_ns);
@@ -929,6 +933,7 @@ class Supervisor {
   TaskClock clock_;
   IdleWorkers idle_;
   WaitingTasks waiting_;
+  Lookout lookout_;
   const WorkerSetup& setup_;
   const bool checks_setup_;
   const std::uint32_t capacity_;  // the most workers that there may ever be

@@ -5,9 +5,9 @@
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
 #include "pool/dormancy.hpp"
+#include "pool/lookout.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
-#include "sys/process.hpp"
 
 namespace brood::pool {
 
@@ -18,16 +18,17 @@ namespace {
 constexpr std::uint32_t kMostRingLog = 31;
 }  // namespace
 
-WorkSearch::WorkSearch(const PoolView& view, shm::OwnerId me) noexcept
+WorkSearch::WorkSearch(const PoolView& view, shm::OwnerId me, int processors, Pace pace) noexcept
     : view_(view),
       me_(me),
       entry_(view.entry(me.slot)),
       desk_(view.desk(me.slot)),
-      idle_(view),
+      idle_(view, processors),
       retry_ring_(view.supervisor().retry_ring, view.retry_cells(), shm::kRetryRingLog,
                   view.shared().retry_head_hint, view.supervisor().hint_epoch),
       // The caller needs a processor, too.
-      most_looking_(sys::usable_cpus() - 1) {
+      most_looking_(processors - 1),
+      pace_(pace) {
   for (std::size_t priority = 0; priority < rings_.size(); ++priority) {
     rings_[priority] = {view.caller().rings[priority], view.ring_cells(priority), kMostRingLog,
                         view.shared().head_hints[priority], view.supervisor().hint_epoch};
@@ -46,8 +47,11 @@ bool WorkSearch::take(RingEntry& task) noexcept {
     return false;
   }
   make_room_known();
+  if (pace_.count_task()) {
+    pace_.is_brisk() ? idle_.start_coming(me_.slot) : idle_.stop_coming(me_.slot);
+  }
   // The caller wakes nobody while somebody looks: if there is more, it is for us to pass on.
-  if (maybe_work()) idle_.wake_one();
+  if (maybe_work()) call_one(view_, idle_);
   return true;
 }
 
@@ -94,12 +98,12 @@ void WorkSearch::pass_on() noexcept {
 
 void WorkSearch::wait(WorkerRole role, bool takes_tasks, std::int64_t until) noexcept {
   const std::int64_t start = sys::now_ns();
-  if (role == WorkerRole::active && takes_tasks && most_looking_ > 0 && look()) {
-    look_time_.learn(0);
-    return;
-  }
-  sleep(role, takes_tasks, until);
-  look_time_.learn(sys::now_ns() - start);
+  pace_.pause(start);
+  const bool found = role == WorkerRole::active && takes_tasks && most_looking_ > 0 && look();
+  if (!found) sleep(role, takes_tasks, until);
+  const std::int64_t end = sys::now_ns();
+  look_time_.learn(found ? 0 : end - start);
+  pace_.resume(end);
 }
 
 bool WorkSearch::look() noexcept {
@@ -112,6 +116,7 @@ bool WorkSearch::look() noexcept {
 
 void WorkSearch::sleep(WorkerRole role, bool takes_tasks, std::int64_t until) noexcept {
   const bool active = role == WorkerRole::active && takes_tasks;
+  if (pace_.is_brisk()) idle_.stop_coming(me_.slot);
   // Acquired: who reads a new bell also reads the role that it was rung for.
   const std::uint32_t bell = desk_.bell.load(std::memory_order_acquire);
   if (active) idle_.start_sleeping(me_.slot);
@@ -123,7 +128,9 @@ void WorkSearch::sleep(WorkerRole role, bool takes_tasks, std::int64_t until) no
     if (order != shm::PoolOrder::run) call_supervisor(view_);
     sys::futex_wait(&desk_.bell, bell, until);
   }
-  if (active) idle_.stop_sleeping(me_.slot);
+  if (!active) return;
+  idle_.stop_sleeping(me_.slot);
+  if (pace_.is_brisk()) idle_.start_coming(me_.slot);
 }
 
 bool WorkSearch::look_until(std::int64_t end) noexcept {

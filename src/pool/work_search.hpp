@@ -6,10 +6,12 @@
 #include <cstdint>
 
 #include "pool/idle.hpp"
+#include "pool/pace.hpp"
 #include "pool/ring.hpp"
 #include "pool/view.hpp"
 #include "start/look_time.hpp"
 #include "sys/clock.hpp"
+#include "sys/process.hpp"
 
 namespace brood::pool {
 
@@ -21,7 +23,8 @@ namespace brood::pool {
 // supervisor's to clear.
 class WorkSearch {
  public:
-  WorkSearch(const PoolView& view, shm::OwnerId me) noexcept;
+  WorkSearch(const PoolView& view, shm::OwnerId me, int processors = sys::usable_cpus(),
+             Pace pace = Pace()) noexcept;
 
   // Claims a task, if there is one that nobody has.
   bool take(shm::RingEntry& task) noexcept;
@@ -59,6 +62,7 @@ class WorkSearch {
   RingReader retry_ring_;
   int most_looking_;
   start::LookTime look_time_;
+  Pace pace_;
 };
 
 }  // namespace brood::pool

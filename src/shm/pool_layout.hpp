@@ -399,14 +399,24 @@ inline constexpr std::uint32_t kRetryRingLog = 12;
 
 // ---- the shared zone
 
-inline constexpr std::size_t kIdleWords = kMaxSlots / 64;
-
-// Workers without a task, a bit per slot. A worker sets its bits itself; a sleeper's is cleared by
-// who wakes it, so each sleeper costs one call.
+// Which workers are there for a task that comes, two bits per slot in one word, so that of all who
+// see a sleeper one wakes it, and each can tell that it was woken:
+//
+//            --------- sleeps -------->            -- who wakes it, before its bell -->
+//     awake                             sleeping                                        coming
+//            <----- finds work itself -            <----------- is there --------------
+//
+//   A worker whose tasks have lately been short says itself that it is coming, while it runs them.
+//   That may turn out wrong, as may a worker be stopped when it was to come: who relies on it has
+//   the supervisor look whether the work gets done (lookout_wanted).
+inline constexpr std::size_t kIdleSlots = 32;  // of a word
+inline constexpr std::size_t kIdleWords = kMaxSlots / kIdleSlots;
 struct IdleBits {
-  sys::Atomic<std::uint64_t> looking;   // awake and looking for work: needs no waking
-  sys::Atomic<std::uint64_t> sleeping;  // on its bell
+  sys::Atomic<std::uint64_t> state;    // low half: sleeping on its bell; high half: coming
+  sys::Atomic<std::uint32_t> looking;  // awake and looking for work: needs no waking
 };
+static_assert(kMaxSlots % kIdleSlots == 0);
+inline constexpr std::size_t kStopDoorWords = kMaxSlots / 64;
 
 // How those who wait for several tasks learn which have ended: whoever ends a watched task writes
 // its name into the completion ring, then rings, and knocks at the task's door if it has one.
@@ -439,11 +449,13 @@ struct SharedHeader {
   sys::FutexWord room_wanted;
   // 1: workers may be at work, so that the supervisor looks at their memory from time to time.
   sys::Atomic<std::uint32_t> watch_wanted;
+  // 1: work was left to workers that were coming, so that the supervisor looks whether they do.
+  sys::Atomic<std::uint32_t> lookout_wanted;
   alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;
   // Workers whose task polls for being asked to stop, a bit per slot.
-  std::array<sys::Atomic<std::uint64_t>, kIdleWords> stop_doors;
+  std::array<sys::Atomic<std::uint64_t>, kStopDoorWords> stop_doors;
   alignas(64) CompletionHeader completions;
   alignas(64) LatencyCounts waiting;
   LatencyCounts running;

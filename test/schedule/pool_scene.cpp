@@ -4,6 +4,7 @@
 
 #include "pool/call.hpp"
 #include "pool/dormancy.hpp"
+#include "pool/lookout.hpp"
 #include "pool/task.hpp"
 #include "pool/work_search.hpp"
 #include "sys/clock.hpp"
@@ -38,7 +39,7 @@ PoolScene::PoolScene(std::uint32_t ring_log) {
   ring_ = pool::RingWriter(view_.caller().rings[shm::kNormalPriority],
                            view_.ring_cells(shm::kNormalPriority));
   ring_.start(ring_log);
-  idle_ = pool::IdleWorkers(view_);
+  idle_ = pool::IdleWorkers(view_, processors_);
   waiting_.emplace(view_, std::nullopt);
   view_.caller().records.store(kTasks);
   for (int number = 0; number < kSlots; ++number) {
@@ -92,7 +93,7 @@ void PoolScene::run(Scene& scene, int number, shm::RingEntry task) {
 }
 
 void PoolScene::work(Scene& scene, int number, Idle how) {
-  pool::WorkSearch search(view_, worker(number));
+  pool::WorkSearch search(view_, worker(number), processors_, pool::Pace(brisk_));
   for (;;) {
     shm::RingEntry task;
     const auto role = view_.entry(worker(number).slot).role.load(std::memory_order_acquire);
@@ -181,6 +182,29 @@ void PoolScene::supervise(Scene& scene) {
   }
 }
 
+void PoolScene::let_be_brisk() {
+  brisk_ = true;
+  processors_ = 1;
+  idle_ = pool::IdleWorkers(view_, processors_);
+}
+
+void PoolScene::look_out() {
+  pool::WaitingTasks waiting(view_, std::nullopt);
+  pool::Lookout lookout(view_);
+  sys::FutexWord& control = view_.shared().control;
+  std::int64_t now = 1;
+  for (;;) {
+    const std::uint32_t calls = control.load(std::memory_order_acquire);
+    lookout.look(idle_, waiting, now);
+    if (lookout.next_look_ns() == sys::kForever) {
+      sys::futex_wait(&control, calls, sys::kForever);
+    } else {
+      now = lookout.next_look_ns();
+      sys::yield();
+    }
+  }
+}
+
 void PoolScene::drain() { pool::raise_order(view_, shm::PoolOrder::drain); }
 
 void PoolScene::send_away(int number) {
@@ -206,7 +230,7 @@ void PoolScene::scribble_idle_bits() {
   shm::IdleBits& bits = view_.shared().idle[0];
   // Of slots that nobody has; the lowest is woken first.
   bits.looking.fetch_or(1, std::memory_order_relaxed);
-  bits.sleeping.fetch_or(1, std::memory_order_relaxed);
+  bits.state.fetch_or(1, std::memory_order_relaxed);
 }
 
 }  // namespace brood::schedule

@@ -50,6 +50,8 @@ class PoolScene {
 
   // From now on a task ends only when so many are running at once.
   void let_meet(int tasks) { meeting_ = tasks; }
+  // From now on there is one processor, and workers have had short tasks before they come here.
+  void let_be_brisk();
   // As PoolCaller and Supervisor do it.
   void drain();
   void send_away(int number);
@@ -57,6 +59,8 @@ class PoolScene {
   void let_leave(int number);
   // As a worker might that has lost its way.
   void scribble_idle_bits();
+  // The supervisor, as it looks whether workers that were coming do.
+  void look_out();
 
   [[nodiscard]] int runs(std::uint32_t index) const { return runs_[index]; }
 
@@ -73,6 +77,8 @@ class PoolScene {
   std::array<int, kTasks> runs_{};
   std::array<std::uint32_t, kTasks> generations_{};
   int meeting_ = 0;
+  int processors_ = 2;
+  bool brisk_ = false;
   sys::Atomic<int> present_{0};
 };
 

@@ -1,0 +1,61 @@
+#include "pool/lookout.hpp"
+
+#include "pool/call.hpp"
+
+namespace brood::pool {
+
+namespace {
+
+// Long beside a short task, short beside a long one.
+constexpr std::int64_t kBetweenLooksNs = 2'000'000;
+
+void want_lookout(const PoolView& view) noexcept {
+  sys::Atomic<std::uint32_t>& wanted = view.shared().lookout_wanted;
+  if (wanted.load(std::memory_order_seq_cst) != 0) return;
+  wanted.store(1, std::memory_order_relaxed);
+  call_supervisor(view);
+}
+
+}  // namespace
+
+bool call_one(const PoolView& view, IdleWorkers& idle) noexcept {
+  const IdleWorkers::Call call = idle.call_one();
+  if (call == IdleWorkers::Call::left_to_them) want_lookout(view);
+  return call != IdleWorkers::Call::nobody;
+}
+
+void Lookout::look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept {
+  sys::Atomic<std::uint32_t>& wanted = view_.shared().lookout_wanted;
+  if (wanted.load(std::memory_order_relaxed) == 0) return;
+  const bool first = next_look_ns_ == sys::kForever;
+  if (!first && now < next_look_ns_) return;
+  note_who_comes(idle, first);
+  wanted.store(0, std::memory_order_seq_cst);
+  if (waiting.count_all() == 0 || idle.count_sleeping() == 0) {
+    next_look_ns_ = sys::kForever;
+    return;
+  }
+  wanted.store(1, std::memory_order_relaxed);
+  (void)idle.call_one();
+  next_look_ns_ = now + kBetweenLooksNs;
+}
+
+void Lookout::note_who_comes(IdleWorkers& idle, bool first) noexcept {
+  for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < view_.geometry().slots; ++slot) {
+    std::uint64_t& seen = seen_[slot];
+    if (!idle.is_coming(slot)) {
+      seen = 0;
+      continue;
+    }
+    // One more, for a task's name may be 0.
+    const std::uint64_t last = view_.desk(slot).intent.load(std::memory_order_relaxed) + 1;
+    if (!first && seen == last) {
+      idle.stop_coming(slot);
+      seen = 0;
+    } else {
+      seen = last;
+    }
+  }
+}
+
+}  // namespace brood::pool

@@ -1,0 +1,47 @@
+// Work that was left to workers that were coming anyway: whether they do.
+//
+// With more workers than processors and tasks shorter than a wake-up, each task that comes would
+// wake one more worker, until they are in each other's way. So nobody is woken while as many as
+// there are processors run short tasks, or are on the way. But the next task of a worker may be
+// long, and a worker may be stopped; then another has to be woken after all.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "pool/admission.hpp"
+#include "pool/idle.hpp"
+#include "pool/view.hpp"
+
+namespace brood::pool {
+
+// Wakes a worker for what has just been published, or leaves it to those who are coming and has the
+// supervisor look out. False: nobody sleeps.
+bool call_one(const PoolView& view, IdleWorkers& idle) noexcept;
+
+// The supervisor's.
+//
+// Threads: one. Blocking: never. Ownership: none; the view must outlive it. Errors: none.
+// Death: of a worker that was coming: its bits are cleared as any dead worker's.
+//
+// Memory ordering: who leaves work to others publishes it, then reads lookout_wanted; this clears
+// lookout_wanted, then looks for work (all seq_cst). So either this sees the work or is called.
+class Lookout {
+ public:
+  explicit Lookout(const PoolView& view) noexcept : view_(view) {}
+
+  // Who was said to be coming the last time and has taken nothing since is so no more; if work is
+  // left then, another is woken.
+  void look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept;
+  // When to look again; kForever: when asked to.
+  [[nodiscard]] std::int64_t next_look_ns() const noexcept { return next_look_ns_; }
+
+ private:
+  void note_who_comes(IdleWorkers& idle, bool first) noexcept;
+
+  PoolView view_;
+  std::int64_t next_look_ns_ = sys::kForever;
+  std::array<std::uint64_t, shm::kMaxSlots> seen_{};  // the task that each had last; 0: none came
+};
+
+}  // namespace brood::pool

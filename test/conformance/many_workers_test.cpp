@@ -1,0 +1,85 @@
+// More workers than processors: short tasks wake no more of them than are of use, and that keeps
+// no task waiting that needs one.
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <set>
+#include <vector>
+
+#include "brood/brood.hpp"
+#include "support/pools.hpp"
+
+namespace brood::test {
+namespace {
+
+using ManyWorkersTest = PoolConformance;
+BROOD_FOR_EACH_START_METHOD(ManyWorkersTest);
+
+constexpr std::size_t kTooMany = 4;  // beside those that there are processors for
+
+int own_pid() { return getpid(); }
+void meet(Barrier barrier) { barrier.wait(); }
+
+std::size_t many_workers() { return cpu_count() + kTooMany; }
+
+// Until workers know that tasks are short. The processes that ran the last of them.
+std::set<pid_t> run_short_tasks(Pool& pool, int count) {
+  std::deque<Future<int>> window;
+  std::set<pid_t> pids;
+  for (int i = 0; i < count; ++i) {
+    window.push_back(pool.submit(own_pid));
+    if (window.size() < 256) continue;
+    pids.insert(window.front().get());
+    window.pop_front();
+  }
+  pids.clear();
+  for (Future<int>& future : window) pids.insert(future.get());
+  return pids;
+}
+
+TEST_P(ManyWorkersTest, AllOfThemRunTheLongTasksThatFollowShortOnes) {
+  const std::size_t workers = many_workers();
+  Pool pool(with(workers));
+  for (int round = 0; round < 5; ++round) {
+    run_short_tasks(pool, 5'000);
+    const Barrier barrier(static_cast<std::int64_t>(workers));
+    // Each ends only when all run.
+    std::vector<Future<void>> meeting;
+    for (std::size_t i = 0; i < workers; ++i) meeting.push_back(pool.submit(meet, barrier));
+    for (Future<void>& future : meeting) {
+      ASSERT_TRUE(future.wait_for(kHangGuard)) << "a task waits although a worker sleeps";
+      future.get();
+    }
+  }
+}
+
+// Nobody asks for a result meanwhile, who might find that something is wrong.
+TEST_P(ManyWorkersTest, AStoppedWorkerHoldsUpNoTaskButItsOwn) {
+  Pool pool(with(many_workers()));
+  for (int round = 0; round < 5; ++round) {
+    const std::set<pid_t> pids = run_short_tasks(pool, 5'000);
+    constexpr std::size_t kTasks = 2'000;
+    std::vector<Future<int>> futures;
+    for (std::size_t i = 0; i < kTasks / 2; ++i) futures.push_back(pool.submit(own_pid));
+    for (const pid_t pid : pids) kill(pid, SIGSTOP);
+    for (std::size_t i = 0; i < kTasks / 2; ++i) futures.push_back(pool.submit(own_pid));
+    const auto count_ready = [&] {
+      std::size_t ready = 0;
+      for (const Future<int>& future : futures) ready += future.ready() ? 1U : 0U;
+      return ready;
+    };
+    if (pids.size() < many_workers()) {
+      EXPECT_TRUE(wait_until([&] { return count_ready() + pids.size() >= kTasks; }))
+          << count_ready() << " of " << kTasks << ", with " << pids.size() << " stopped";
+    }
+    for (const pid_t pid : pids) kill(pid, SIGCONT);
+    for (Future<int>& future : futures) EXPECT_TRUE(future.wait_for(kHangGuard));
+  }
+}
+
+}  // namespace
+}  // namespace brood::test

@@ -1,0 +1,133 @@
+// When another worker is woken, and when the work is left to those who are coming.
+#include "pool/idle.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+#include "pool/pace.hpp"
+#include "threads/shared_pool.hpp"
+
+namespace brood::pool {
+namespace {
+
+using Call = IdleWorkers::Call;
+
+constexpr std::uint16_t slot_of(int worker) {
+  return static_cast<std::uint16_t>(shm::kFirstWorkerSlot + worker);
+}
+
+// More than one word has bits for.
+constexpr int kWorkers = 40;
+
+class IdleTest : public testing::Test {
+ protected:
+  void all_sleep() {
+    for (int worker = 0; worker < kWorkers; ++worker) idle_.start_sleeping(slot_of(worker));
+  }
+
+  test::SharedPool shared_{kWorkers};
+  IdleWorkers idle_{shared_.view(), 2};
+};
+
+TEST_F(IdleTest, NobodyIsWokenWhoDoesNotSleep) {
+  EXPECT_EQ(idle_.call_one(), Call::nobody);
+  EXPECT_FALSE(idle_.wake_one());
+  idle_.start_coming(slot_of(0));
+  EXPECT_EQ(idle_.call_one(), Call::nobody);
+}
+
+TEST_F(IdleTest, AsManyComeAsThereAreProcessors) {
+  all_sleep();
+  EXPECT_EQ(idle_.call_one(), Call::woken);
+  EXPECT_EQ(idle_.call_one(), Call::woken);
+  EXPECT_EQ(idle_.call_one(), Call::left_to_them);
+  EXPECT_EQ(idle_.count_sleeping(), kWorkers - 2U);
+  // Who is there comes no more.
+  idle_.stop_sleeping(slot_of(0));
+  EXPECT_EQ(idle_.call_one(), Call::woken);
+  EXPECT_TRUE(idle_.is_coming(slot_of(2)));
+  EXPECT_EQ(idle_.call_one(), Call::left_to_them);
+  // Dead or alive.
+  idle_.forget(slot_of(1));
+  EXPECT_EQ(idle_.call_one(), Call::woken);
+}
+
+TEST_F(IdleTest, WhoIsSaidToComeCountsInAllWords) {
+  all_sleep();
+  for (const int worker : {0, kWorkers - 1}) {
+    idle_.stop_sleeping(slot_of(worker));
+    idle_.start_coming(slot_of(worker));
+  }
+  EXPECT_EQ(idle_.call_one(), Call::left_to_them);
+  idle_.stop_coming(slot_of(kWorkers - 1));
+  EXPECT_EQ(idle_.call_one(), Call::woken);
+}
+
+TEST_F(IdleTest, EachSleeperIsWokenOnce) {
+  all_sleep();
+  for (int worker = 0; worker < kWorkers; ++worker) EXPECT_TRUE(idle_.wake_one()) << worker;
+  EXPECT_FALSE(idle_.wake_one());
+  for (int worker = 0; worker < kWorkers; ++worker) {
+    EXPECT_EQ(shared_.view().desk(slot_of(worker)).bell.load(), 1U) << worker;
+  }
+}
+
+TEST_F(IdleTest, AfterADeathOnlySleepersAreBelieved) {
+  all_sleep();
+  EXPECT_TRUE(idle_.wake_one());
+  idle_.start_looking(slot_of(1), kWorkers);
+  idle_.keep_only([](std::uint16_t slot) { return slot != slot_of(2); });
+  EXPECT_EQ(idle_.count_sleeping(), kWorkers - 2U);
+  EXPECT_EQ(idle_.count_looking(), 0);
+  EXPECT_FALSE(idle_.is_coming(slot_of(0)));
+}
+
+// ---- pace
+
+void run_round(Pace& pace, std::int64_t ns_per_task) {
+  for (int task = 0; task < 16; ++task) {
+    const std::int64_t end = sys::now_ns() + ns_per_task;
+    while (ns_per_task > 0 && sys::now_ns() < end) sys::cpu_relax();
+    static_cast<void>(pace.count_task());
+  }
+}
+
+// A round in which this process lost its processor says nothing.
+void run_until_brisk(Pace& pace) {
+  for (int round = 0; round < 10'000 && !pace.is_brisk(); ++round) run_round(pace, 0);
+}
+
+TEST(PaceTest, IsBriskAfterShortTasksUntilTheyAreLong) {
+  Pace pace;
+  EXPECT_FALSE(pace.is_brisk());
+  run_until_brisk(pace);
+  EXPECT_TRUE(pace.is_brisk());
+  run_round(pace, 50'000);
+  run_round(pace, 50'000);
+  EXPECT_FALSE(pace.is_brisk());
+}
+
+TEST(PaceTest, OneLongRoundIsNotBelieved) {
+  Pace pace(true);
+  run_round(pace, 50'000);
+  EXPECT_TRUE(pace.is_brisk());
+}
+
+TEST(PaceTest, TimeWithoutWorkDoesNotCount) {
+  Pace pace;
+  run_until_brisk(pace);
+  ASSERT_TRUE(pace.is_brisk());
+  for (int task = 0; task < 64; ++task) {
+    const std::int64_t now = sys::now_ns();
+    pace.pause(now);
+    while (sys::now_ns() < now + 50'000) sys::cpu_relax();
+    pace.resume(sys::now_ns());
+    static_cast<void>(pace.count_task());
+  }
+  run_until_brisk(pace);
+  EXPECT_TRUE(pace.is_brisk());
+}
+
+}  // namespace
+}  // namespace brood::pool
