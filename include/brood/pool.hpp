@@ -33,7 +33,8 @@ namespace brood {
 //
 // Workers are copies of this process as it was when the Pool was made: its globals, files,
 // directory and environment. Later changes do not reach them: pass values. What they print goes
-// where yours goes; of one that is killed, lines that were still in its buffers are lost.
+// where yours goes, at the latest when the task ends; of one that dies in its task, lines that were
+// still in its buffers are lost.
 //
 //   Threads:   all members may be called from several threads at once.
 //   Blocking:  apply(), map(), join() and shutdown(); the destructor for the time that ending the

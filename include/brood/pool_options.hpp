@@ -102,6 +102,10 @@ struct PoolOptions {
   // log. Files are written by whoever asks for the outcome; of tasks that nobody asks for by a
   // later submit(), or by the destructor of a future or the pool. Empty: nowhere.
   std::string keep_failed = {};
+  // Each task, of map each element, runs in a process in which none has run before, so that what
+  // one leaves behind (globals, memory, files) no other meets: max_tasks_per_worker = 1, and
+  // StartError if that says otherwise.
+  bool isolated = false;
 };
 
 // Of tasks that wait, the most urgent run first, however long the others have waited.

@@ -175,7 +175,7 @@ class Worker final : public detail::TaskFrame {
   }
   void leave_user_code() noexcept override {
     in_user_code_ = false;
-    end_if_forked();
+    come_back_from_user_code();
     desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
   }
 
@@ -224,7 +224,7 @@ class Worker final : public detail::TaskFrame {
   }
 
   void fail_element(std::uint32_t index) noexcept override {
-    end_if_forked();
+    come_back_from_user_code();
     fail(kinds_[index], cell(index), nullptr);
     failed_ = true;
   }
@@ -291,13 +291,13 @@ class Worker final : public detail::TaskFrame {
                      std::memory_order_relaxed);
     sys::try_watched(step, [&] {
       failed = true;
-      end_if_forked();
+      come_back_from_user_code();
       write_note(view_.note(me_.slot));
       desk_.setup.store(shm::SetupStage::failed, std::memory_order_release);
       call_supervisor(view_);
     });
     task_stack.store(0, std::memory_order_relaxed);
-    end_if_forked();
+    come_back_from_user_code();
     return !failed;
   }
 
@@ -403,9 +403,11 @@ class Worker final : public detail::TaskFrame {
 
   // ---- running a task
 
-  // A task that forks and lets the copy return would have two workers under one name.
-  void end_if_forked() const noexcept {
+  void come_back_from_user_code() const noexcept {
+    // A task that forks and lets the copy return would have two workers under one name.
     if (sys::process_token() != token_) sys::exit_now(0);
+    // Whoever reads the result may see the text before it, and end this worker next.
+    start::flush_output();
   }
 
   void run_task(RingEntry task) noexcept {
@@ -446,7 +448,7 @@ class Worker final : public detail::TaskFrame {
             if (has_elements) note_busy_time(begin);
           },
           [&] {
-            end_if_forked();
+            come_back_from_user_code();
             desk_.stage.store(WorkerStage::replying, std::memory_order_relaxed);
             fail_task();
             failed_ = true;

@@ -139,11 +139,14 @@ SetupToSend make_setup(const PoolOptions& options, StartMethod method) {
   if (options.min_workers == 0 || options.min_workers > options.workers) {
     refuse("min_workers is " + std::to_string(options.min_workers) + ", not 1 to workers");
   }
+  if (options.isolated && options.max_tasks_per_worker > 1) {
+    refuse("isolated is one task per worker, max_tasks_per_worker more");
+  }
   const bool kept = !options.keep_failed.empty();
   setup.preload = send_call(options.preload, method, kept, made.handles);
   setup.initializer = send_call(options.initializer, method, kept, made.handles);
   setup.prepare = send_call(options.prepare, method, kept, made.handles);
-  setup.max_tasks = options.max_tasks_per_worker;
+  setup.max_tasks = options.isolated ? 1 : options.max_tasks_per_worker;
   setup.recycle_above_bytes = options.recycle_above_bytes;
   setup.memory_limit_bytes = options.memory_limit_bytes;
   setup.idle_timeout_ns = options.idle_timeout ? options.idle_timeout->count() : 0;

@@ -1,5 +1,8 @@
 #include "start/child_main.hpp"
 
+#include <stdio_ext.h>
+#include <ext/stdio_sync_filebuf.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -24,6 +27,15 @@ namespace {
 void end_before_inherited_handlers(int status, void* /*context*/) {
   flush_streams();
   sys::exit_now(status);
+}
+
+template <class Stream>
+void flush(Stream& stream) noexcept {
+  try {
+    stream.flush();
+  } catch (...) {
+    // One that was told to throw can't be written; its bytes are lost with or without us.
+  }
 }
 
 // The status of a child whose function threw; what it threw, and where, is on stderr.
@@ -59,18 +71,24 @@ int run_user_code(const std::string& name, const std::function<int()>& run) noex
 }
 
 void flush_streams() noexcept {
-  const auto flush = [](auto& stream) {
-    try {
-      stream.flush();
-    } catch (...) {
-      // One that was told to throw can't be written; its bytes are lost with or without us.
-    }
-  };
   flush(std::cout);
   flush(std::clog);
   flush(std::wcout);
   flush(std::wclog);
   std::fflush(nullptr);
+}
+
+void flush_output() noexcept {
+  if (::__fpending(stdout) != 0) std::fflush(stdout);
+  // Unless it is in step with stdout, std::cout keeps text of its own.
+  static std::streambuf* known = nullptr;
+  static bool keeps_text = false;
+  std::streambuf* const now = std::cout.rdbuf();
+  if (now != known) {
+    known = now;
+    keeps_text = dynamic_cast<__gnu_cxx::stdio_sync_filebuf<char>*>(now) == nullptr;
+  }
+  if (keeps_text) flush(std::cout);
 }
 
 void become_child(const ChildSettings& settings) noexcept {

@@ -9,6 +9,8 @@ namespace brood::start {
 
 // Writes out what the C and C++ streams hold, so that a copy of the process does not do it again.
 void flush_streams() noexcept;
+// Standard output alone, and at next to no cost if there is nothing to flush. By one thread.
+void flush_output() noexcept;
 
 struct ChildSettings {
   const char* process_name = nullptr;  // for ps; nullptr: keep

@@ -68,6 +68,23 @@ TEST_P(WorkerLifeTest, AWorkerRunsSoManyTasksAndNoMore) {
   EXPECT_TRUE(pool.join_for(kHangGuard));
 }
 
+int left_behind = 0;
+int count_what_is_left_behind() { return left_behind++; }
+
+TEST_P(WorkerLifeTest, IsolatedTasksMeetNothingThatAnotherLeft) {
+  PoolOptions options = with(2);
+  options.isolated = true;
+  Pool pool(options);
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 20; ++i) futures.push_back(pool.submit(count_what_is_left_behind));
+  for (Future<int>& future : futures) EXPECT_EQ(future.get(), 0);
+  const auto count = [](int /*n*/) { return count_what_is_left_behind(); };
+  for (const int met : pool.map(count, std::vector<int>(20), {.chunk_size = 5})) EXPECT_EQ(met, 0);
+  EXPECT_EQ(pool.stats().died, 0U);
+  options.max_tasks_per_worker = 2;
+  EXPECT_THROW(Pool{options}, StartError);
+}
+
 TEST_P(WorkerLifeTest, InMapTheElementsCount) {
   PoolOptions options = with(2);
   options.max_tasks_per_worker = 10;

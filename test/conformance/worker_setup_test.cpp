@@ -1,13 +1,17 @@
 // What runs in workers before tasks, and what a task may ask about its worker.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <iterator>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -462,6 +466,40 @@ TEST_P(WorkerSetupTest, InnerThreadsAreTheWorkersShare) {
   options.inner_threads = 0;
   EXPECT_TRUE(Pool(options).apply([] { return std::getenv("OMP_NUM_THREADS") == nullptr; }));
   EXPECT_EQ(std::getenv("OPENBLAS_NUM_THREADS"), nullptr);
+}
+
+// ---- what tasks print
+
+void print_and_throw() {
+  std::printf("thrown\n");
+  throw std::runtime_error("after it has printed");
+}
+void print_without_stdio() {
+  std::ios::sync_with_stdio(false);
+  std::cout << "on its own\n";
+}
+
+// Of a pool that is not even joined: whoever has the result may end it.
+TEST_P(WorkerSetupTest, WhatATaskPrintedIsThereWhenItsResultIs) {
+  const std::string printed = path("printed");
+  const Fd file(open(printed.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  const auto text = [&] {
+    std::ifstream lines(printed);
+    return std::string(std::istreambuf_iterator<char>(lines), {});
+  };
+  PoolOptions options = with(1);
+  options.worker.out = file.get();
+  Pool pool(options);
+  pool.apply([] { std::printf("printf\n"); });
+  EXPECT_EQ(text(), "printf\n");
+  pool.apply([] { std::cout << "cout\n"; });
+  EXPECT_EQ(text(), "printf\ncout\n");
+  EXPECT_THROW(pool.apply(print_and_throw), std::runtime_error);
+  EXPECT_EQ(text(), "printf\ncout\nthrown\n");
+  pool.map([](int i) { std::printf("%d\n", i); }, {1, 2, 3});
+  EXPECT_EQ(text(), "printf\ncout\nthrown\n1\n2\n3\n");
+  pool.apply(print_without_stdio);
+  EXPECT_EQ(text(), "printf\ncout\nthrown\n1\n2\n3\non its own\n");
 }
 
 }  // namespace

@@ -115,10 +115,16 @@ void leaving(Scene& scene) {
   scene.play();
 }
 
+enum class Pace { unknown, brisk };
+
 // Two tasks on their own, then two that end only together.
-Body meeting_later(Idle how) {
+Body meeting_later(Idle how, Pace pace = Pace::unknown) {
   return [=](Scene& scene) {
     PoolScene pool;
+    if (pace == Pace::brisk) {
+      pool.let_be_brisk();
+      scene.server("supervisor", [&] { pool.look_out(); });
+    }
     for (int number = 0; number < kSlots; ++number) {
       scene.server("worker", [&, number] { pool.work(scene, number, how); });
     }
@@ -295,6 +301,8 @@ TEST(PoolScheduleTest, EveryTaskIsBegunWhileAWorkerIsIdle) {
 TEST(PoolScheduleTest, WorkLeftToAWorkerThatDoesNotComeIsDoneByAnother) {
   expect_right_by_seed("two tasks that meet, workers that are said to come",
                        meeting_of_the_brisk(Idle::asleep), 1);
+  expect_right_by_seed("two tasks, and two that meet, workers that are said to come",
+                       meeting_later(Idle::asleep, Pace::brisk), 1);
 }
 TEST(PoolScheduleTest, ADrainedPoolEnds) {
   expect_right_by_seed("one task, the pool drains", draining(1, 1), 1);
@@ -377,6 +385,8 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
        {"idle.hpp", "state.fetch_or(comer(slot)", Damage::tear, "then there is one wake-up more"},
        {"idle.hpp", "state.fetch_or(comer(slot)", Damage::drop, "the same"},
        {"idle.hpp", "state.fetch_or(comer(slot)", Damage::relax, "the same"},
+       {"idle.hpp", "state.fetch_and(~(sleeper(slot)", Damage::relax,
+        "who wakes exchanges the newest state; the rest is the next's"},
        {"idle.hpp", "state.fetch_and(~comer(slot)", Damage::relax,
         "work left to one that does not come is found by the supervisor"},
        {"idle.hpp", "looking.fetch_or", Damage::drop, "then there is one wake-up more"},
