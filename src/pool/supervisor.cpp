@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <memory>
 #include <string_view>
 
 #include "brood/codec.hpp"
@@ -18,6 +17,7 @@
 #include "pool/stop_door.hpp"
 #include "pool/task_clock.hpp"
 #include "pool/template.hpp"
+#include "pool/tenants.hpp"
 #include "pool/worker.hpp"
 #include "shm/owner_table.hpp"
 #include "shm/segment.hpp"
@@ -61,50 +61,6 @@ void on_terminate(int /*signal*/) {
 }
 
 constexpr int kSignalBits = 0x7f;  // of a wait status
-constexpr std::uint32_t kNoIndex = UINT32_MAX;
-
-// The supervisor's own book about one worker process; what the worker says of itself is only input.
-//
-//             prepared           pool drained
-//   starting ----------> ready --------------> leaving
-//      |  |                | |                    |
-//      |  +--- reported <--+ |  crash handler     |       the task is settled on entering
-//      |          |          |                    |       reported or dying, or when buried
-//      +--> dying | condemned+                    |
-//             |   |     |                         |
-//             +---+--+--+-------------------------+----> buried: reaped, swept, slot free
-enum class TenantState : std::uint8_t {
-  none,
-  starting,
-  ready,
-  leaving,
-  reported,   // crashed by its own word: it may still run, but takes no task any more
-  dying,      // the kernel has marked its life word; SIGKILL ends what is left of it
-  condemned,  // the same, but how it died is known only when it is reaped
-};
-
-struct Tenant {
-  TenantState state = TenantState::none;
-  bool expected = false;       // its end is no death: it was told to leave
-  bool retiring = false;       // the same, once it has ended what it runs
-  bool set_up = false;         // nothing that goes before the first task can fail any more
-  bool handed_on = false;      // the chunk that it stopped at
-  bool out_of_memory = false;  // it is killed for that
-  std::int32_t pid = 0;
-  OwnerId id;
-  std::optional<OwnerId> member;      // its place in the family
-  bool announced = false;             // the warden knows of it
-  std::uint32_t index = kNoIndex;     // which worker it is; none: the spare, or one that retires
-  std::uint64_t memory_at_start = 0;  // its own
-  StopWatch watch;
-  sys::Fd pidfd;
-
-  [[nodiscard]] bool used() const noexcept { return state != TenantState::none; }
-  [[nodiscard]] bool at_work() const noexcept {
-    return state == TenantState::starting || state == TenantState::ready;
-  }
-};
-
 struct Seat {
   std::uint16_t slot = 0;  // 0: vacant
   std::uint32_t restarts = 0;
@@ -131,7 +87,7 @@ class Supervisor {
                       setup_.has_surroundings),
         capacity_(std::max<std::uint32_t>(start.workers, kLeastCapacity)),
         target_(start.workers),
-        tenants_(static_cast<Tenant*>(sys::map_private(shm::kMaxSlots * sizeof(Tenant)))),
+        tenants_(view_.geometry().slots),
         seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
     const OwnerId me{shm::kSupervisorSlot, 1};
     inbox_.attach(view_.inbox(start.segment_fd, start.arena_limit_bytes), me);
@@ -142,8 +98,7 @@ class Supervisor {
   }
 
   void run() noexcept {
-    if (tenants_ == nullptr || seats_ == nullptr) return end(PoolCondition::broken_startup);
-    for (std::size_t i = 0; i < shm::kMaxSlots; ++i) std::construct_at(&tenants_[i]);
+    if (seats_ == nullptr) return end(PoolCondition::broken_startup);
     tell(PoolCondition::running);
     for (;;) {
       // Read before looking at what it counts: a call that comes later ends the sleep.
@@ -156,7 +111,7 @@ class Supervisor {
       obey();
       look_at_clocks();
       answer_doubts();
-      if (ending_ && count_tenants() == 0 && template_.pid() == 0) return end(final_condition_);
+      if (ending_ && tenants_.count() == 0 && template_.pid() == 0) return end(final_condition_);
       if (!ending_) {
         grant_wishes();
         wake_seats();
@@ -186,17 +141,14 @@ class Supervisor {
   // First stage: the kernel or a crash handler says that a worker is dying. Its task is settled;
   // its slot, locks and memory are not touched yet.
   void look_at_lives() noexcept {
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      Tenant& tenant = tenants_[slot];
+    for (Tenant& tenant : tenants_.in_use()) {
       if (tenant.state == TenantState::starting && is_prepared(tenant)) {
         tenant.state = TenantState::ready;
         if (!checks_setup_) failures_ = 0;
       }
       if (checks_setup_ && tenant.at_work() && !tenant.set_up) look_at_setup(tenant);
       if (tenant.at_work()) look_for_report(tenant);
-      const bool may_live = tenant.at_work() || tenant.state == TenantState::leaving ||
-                            tenant.state == TenantState::reported;
-      if (may_live) look_at_life(tenant);
+      if (tenant.may_live()) look_at_life(tenant);
     }
   }
 
@@ -259,7 +211,7 @@ class Supervisor {
 
   void look_at_life(Tenant& tenant) noexcept {
     const std::uint32_t life = owners_.life(tenant.id.slot).word.load(std::memory_order_acquire);
-    if (life == 0 || life == living(tenant)) return;
+    if (life == 0 || life == tenant.life_word()) return;
     const std::optional<int> status = sys::status_of_dying(tenant.pid);
     // Its other threads and its children have nobody to work for. (Never sooner: a core file being
     // written would be cut off.)
@@ -311,10 +263,6 @@ class Supervisor {
     return death;
   }
 
-  static std::uint32_t living(const Tenant& tenant) noexcept {
-    return static_cast<std::uint32_t>(tenant.pid) | sys::kFutexWaiters;
-  }
-
   void mourn(Tenant& tenant, const WorkerDeath& death) noexcept {
     if (spare_ == tenant.id.slot) spare_ = 0;
     idle_.forget(tenant.id.slot);
@@ -335,7 +283,8 @@ class Supervisor {
       seats_[tenant.index].slot = 0;
       promote_spare(tenant.index);
     }
-    ring_sleepers();
+    // Whoever was to be woken may be among the dead, and their marks overwritten.
+    tenants_.ring(idle_);
   }
 
   [[nodiscard]] bool is_set_up(const Tenant& tenant) const noexcept {
@@ -387,10 +336,9 @@ class Supervisor {
   // Whether anybody is at work. Who has too much memory is killed.
   bool look_at_memory() noexcept {
     bool at_work = false;
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      Tenant& tenant = tenants_[slot];
-      const bool idle =
-          view_.desk(slot).stage.load(std::memory_order_seq_cst) == shm::WorkerStage::idle;
+    for (Tenant& tenant : tenants_.in_use()) {
+      const bool idle = view_.desk(tenant.id.slot).stage.load(std::memory_order_seq_cst) ==
+                        shm::WorkerStage::idle;
       if (!tenant.at_work() || (idle && is_set_up(tenant))) continue;
       at_work = true;
       const std::uint64_t own = sys::own_memory_of(tenant.pid).value_or(0);
@@ -413,10 +361,7 @@ class Supervisor {
   // Second stage: proof. What the dead owned is free again.
   void reap() noexcept {
     for (int pid = sys::peek_ended_child(); pid > 0; pid = sys::peek_ended_child()) {
-      Tenant* tenant = nullptr;
-      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-        if (tenants_[slot].used() && tenants_[slot].pid == pid) tenant = &tenants_[slot];
-      }
+      Tenant* tenant = tenants_.find(pid);
       if (tenant != nullptr) end_group(*tenant);
       if (pid == template_.pid()) end_group_of(pid);
       sys::ExitStatus status;
@@ -457,7 +402,7 @@ class Supervisor {
     owners_.mark_dead(tenant.id);
     owners_.release(tenant.id);
     const bool expected = tenant.expected;
-    tenant = Tenant{};
+    tenants_.move_out(tenant);
     // At the end the tasks of the killed stay as they are: the caller knows why they never end.
     if (!expected && !ending_) doubt_shared_memory();
   }
@@ -485,13 +430,12 @@ class Supervisor {
     settler_.audit(
         [](OwnerId owner, const void* context) {
           const auto* self = static_cast<const Supervisor*>(context);
-          const Tenant& tenant = self->tenants_[owner.slot];
-          return tenant.used() && tenant.id.slot == owner.slot && tenant.id.epoch == owner.epoch;
+          return self->tenants_.knows(owner);
         },
         this);
-    idle_.keep_only([this](std::uint16_t slot) { return tenants_[slot].used(); });
+    idle_.keep_only([this](std::uint16_t slot) { return tenants_.is_used(slot); });
     header_.hint_epoch.fetch_add(1, std::memory_order_release);
-    ring_sleepers();
+    tenants_.ring(idle_);
   }
 
   void answer_doubts() noexcept {
@@ -505,11 +449,8 @@ class Supervisor {
 
   void look_at_clocks() noexcept {
     if (ending_ && !draining_) return;
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      Tenant& tenant = tenants_[slot];
-      const bool may_run = tenant.state == TenantState::ready ||
-                           tenant.state == TenantState::starting ||
-                           tenant.state == TenantState::leaving;
+    for (Tenant& tenant : tenants_.in_use()) {
+      const bool may_run = tenant.at_work() || tenant.state == TenantState::leaving;
       if (may_run && clock_.must_die(tenant.watch, tenant.id, now_)) {
         sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
       }
@@ -535,7 +476,7 @@ class Supervisor {
 
   bool promote_spare(std::uint32_t index) noexcept {
     if (spare_ == 0 || ending_) return false;
-    take_seat(tenants_[spare_], index);
+    take_seat(tenants_.in(spare_), index);
     spare_ = 0;
     return true;
   }
@@ -572,8 +513,8 @@ class Supervisor {
 
   // What workers ask for by themselves. After all deaths are known: a spare is used as it is now.
   void grant_wishes() noexcept {
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      Tenant& tenant = tenants_[slot];
+    for (Tenant& tenant : tenants_.in_use()) {
+      const std::uint16_t slot = tenant.id.slot;
       if (tenant.state != TenantState::ready || tenant.retiring || tenant.index == kNoIndex) {
         continue;
       }
@@ -598,7 +539,7 @@ class Supervisor {
 
   // Once there is somebody for its place.
   void replace(Tenant& tenant) noexcept {
-    if (spare_ == 0 || tenants_[spare_].state != TenantState::ready) return;
+    if (spare_ == 0 || tenants_.in(spare_).state != TenantState::ready) return;
     const std::uint32_t index = tenant.index;
     retire(tenant);
     promote_spare(index);
@@ -648,7 +589,7 @@ class Supervisor {
     for (std::uint32_t index = 0; index < std::max(wanted, target_); ++index) {
       Seat& seat = seats_[index];
       if (seat.dormant) wake_seat(seat);
-      if (index >= wanted && seat.slot != 0) retire(tenants_[seat.slot]);
+      if (index >= wanted && seat.slot != 0) retire(tenants_.in(seat.slot));
     }
     target_ = wanted;
   }
@@ -673,7 +614,7 @@ class Supervisor {
   }
 
   bool start_worker(std::uint32_t index) noexcept {
-    const std::uint16_t slot = free_slot();
+    const std::uint16_t slot = tenants_.free_slot();
     if (slot == 0) return false;
     const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
     if (!id) return false;
@@ -695,25 +636,19 @@ class Supervisor {
       entry.role.store(WorkerRole::none, std::memory_order_relaxed);
       // The system may recover; a pool that has workers goes on with them.
       back_off();
-      if (failures_ >= start_.restart_limit && count_tenants() == 0) {
+      if (failures_ >= start_.restart_limit && tenants_.count() == 0) {
         break_pool(PoolCondition::broken_startup);
       }
       return false;
     }
     owners_.settle(*id, static_cast<std::int32_t>(pid));
     entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
-    top_slot_ = std::max<std::uint16_t>(top_slot_, static_cast<std::uint16_t>(slot + 1));
     if (member) family_owners_.settle(*member, static_cast<std::int32_t>(pid));
     const bool announced = announce(static_cast<std::int32_t>(pid), pidfd.get(), member);
-    Tenant& tenant = tenants_[slot];
-    tenant = Tenant{};
-    tenant.state = TenantState::starting;
-    tenant.pid = static_cast<std::int32_t>(pid);
-    tenant.id = *id;
+    Tenant& tenant = tenants_.move_in(*id, static_cast<std::int32_t>(pid), std::move(pidfd));
     tenant.member = member;
     tenant.announced = announced;
     tenant.memory_at_start = memory;
-    tenant.pidfd = std::move(pidfd);
     if (setup_.memory_limit_bytes != 0) shared_.watch_wanted.store(1, std::memory_order_relaxed);
     if (index == kNoIndex) {
       spare_ = slot;
@@ -735,46 +670,20 @@ class Supervisor {
                             false) == 0;
   }
 
-  [[nodiscard]] std::uint16_t free_slot() const noexcept {
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < view_.geometry().slots; ++slot) {
-      if (!tenants_[slot].used()) return slot;
-    }
-    return 0;
-  }
-
-  [[nodiscard]] std::size_t count_tenants() const noexcept {
-    std::size_t count = 0;
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      count += tenants_[slot].used() ? 1U : 0U;
-    }
-    return count;
-  }
-
-  // Whoever was to be woken may be among the dead, and their marks overwritten.
-  void ring_sleepers() noexcept {
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      if (tenants_[slot].used()) idle_.ring(slot);
-    }
-  }
-
   // What workers' children left behind is ours, as a subreaper's. The groups of workers that live
   // are spared: those are jobs that a task has put into the background.
   void kill_orphans() noexcept {
     sys::signal_children(
         sys::signal_number::kKill,
         [](int pid, void* context) {
-          const auto* self = static_cast<const Supervisor*>(context);
+          auto* const self = static_cast<Supervisor*>(context);
           return self->is_tenant(pid) || (!self->ending_ && self->is_tenant(sys::group_of(pid)));
         },
         this);
   }
 
-  [[nodiscard]] bool is_tenant(int pid) const noexcept {
-    if (pid == template_.pid()) return true;
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      if (tenants_[slot].used() && tenants_[slot].pid == pid) return true;
-    }
-    return false;
+  [[nodiscard]] bool is_tenant(int pid) noexcept {
+    return pid == template_.pid() || tenants_.find(pid) != nullptr;
   }
 
   // ---- the end
@@ -793,22 +702,18 @@ class Supervisor {
     if (order == PoolOrder::drain && !ending_ && settler_.all_done()) {
       ending_ = draining_ = true;
       kill_at_ns_ = now_ + kGraceToLeaveNs;
-      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-        Tenant& tenant = tenants_[slot];
-        if (!tenant.used()) continue;
+      for (Tenant& tenant : tenants_.in_use()) {
         tenant.expected = true;
         if (tenant.at_work()) tenant.state = TenantState::leaving;
-        view_.entry(slot).role.store(WorkerRole::leaving, std::memory_order_seq_cst);
-        idle_.ring(slot);
+        view_.entry(tenant.id.slot).role.store(WorkerRole::leaving, std::memory_order_seq_cst);
+        idle_.ring(tenant.id.slot);
       }
     }
     if (order == PoolOrder::terminate && !terminating_) {
       ending_ = terminating_ = true;
       kill_at_ns_ = now_ + view_.caller().term_ms.load(std::memory_order_relaxed) * kMs;
       signal_workers(sys::signal_number::kTerminate);
-      for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-        if (tenants_[slot].used()) knock_at_stop_door(view_, tenants_[slot].id);
-      }
+      for (const Tenant& tenant : tenants_.in_use()) knock_at_stop_door(view_, tenant.id);
       signal_workers(sys::signal_number::kContinue);
     }
     if (order >= PoolOrder::kill && !ending_) ending_ = true;
@@ -828,9 +733,7 @@ class Supervisor {
   }
 
   void signal_workers(int signal) noexcept {
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      if (tenants_[slot].used()) sys::send_signal(tenants_[slot].pidfd.get(), signal);
-    }
+    tenants_.signal(signal);
     if (template_.pid() != 0) sys::send_signal(template_.pidfd(), signal);
   }
 
@@ -888,16 +791,13 @@ class Supervisor {
       return;  // it died since we looked
     }
     std::int64_t wake_ns = sys::kForever;
-    for (std::uint16_t slot = shm::kFirstWorkerSlot; slot < top_slot_; ++slot) {
-      const Tenant& tenant = tenants_[slot];
-      const bool may_live = tenant.at_work() || tenant.state == TenantState::leaving ||
-                            tenant.state == TenantState::reported;
-      if (!may_live) continue;
+    for (const Tenant& tenant : tenants_.in_use()) {
+      if (!tenant.may_live()) continue;
       if (count == words.size()) break;
       // Before it is prepared its word may change at any time; a death wakes us all the same.
-      const sys::FutexWord& life = owners_.life(slot).word;
+      const sys::FutexWord& life = owners_.life(tenant.id.slot).word;
       std::uint32_t expected = life.load(std::memory_order_acquire);
-      if (expected != 0) expected = living(tenant);
+      if (expected != 0) expected = tenant.life_word();
       words[count++] = {&life, expected};
     }
     if (ending_) wake_ns = std::min(wake_ns, kill_at_ns_);
@@ -936,9 +836,8 @@ class Supervisor {
   StderrRelay relay_;
   Template template_;
   bool template_announced_ = false;
-  Tenant* tenants_;
+  Tenants tenants_;
   Seat* seats_;
-  std::uint16_t top_slot_ = shm::kFirstWorkerSlot;  // slots from here on were never used
   std::uint16_t spare_ = 0;
   std::int64_t now_ = 0;
 
