@@ -11,6 +11,8 @@
 #include "pool/admission.hpp"
 #include "pool/dormancy.hpp"
 #include "pool/idle.hpp"
+#include "pool/pool_arenas.hpp"
+#include "pool/registrar.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
 #include "pool/stderr_relay.hpp"
@@ -43,7 +45,6 @@ using shm::WorkerRole;
 
 constexpr std::int64_t kMs = 1'000'000;
 constexpr std::int64_t kLongestBackOffNs = 1000 * kMs;
-constexpr std::int64_t kIdleBeforeTrimNs = 1000 * kMs;
 constexpr std::int64_t kGraceToLeaveNs = 5000 * kMs;  // exit handlers of a worker that may go
 constexpr std::int64_t kOrphanNs = 200 * kMs;
 constexpr std::int64_t kBetweenWatchesNs = 10 * kMs;
@@ -74,13 +75,14 @@ class Supervisor {
       : start_(start),
         view_(start.view),
         owners_(start.view.owners()),
-        family_owners_(start.family->owners, start.family->lives),
         header_(start.view.supervisor()),
         shared_(start.view.shared()),
+        arenas_(start_),
         retry_ring_(header_.retry_ring, view_.retry_cells()),
-        settler_(view_, outbox_, retry_ring_),
+        settler_(view_, arenas_.outbox(), retry_ring_),
         clock_(view_, start.grace_ns),
         idle_(view_),
+        registrar_(start_),
         waiting_(view_, std::nullopt),
         setup_(*start.setup),
         checks_setup_(setup_.initializer.thunk != 0 || setup_.prepare.thunk != 0 ||
@@ -89,9 +91,6 @@ class Supervisor {
         target_(start.workers),
         tenants_(view_.geometry().slots),
         seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
-    const OwnerId me{shm::kSupervisorSlot, 1};
-    inbox_.attach(view_.inbox(start.segment_fd, start.arena_limit_bytes), me);
-    outbox_.attach(view_.outbox(start.segment_fd, start.arena_limit_bytes), me);
     retry_ring_.start(shm::kRetryRingLog);
     out_of_memory_kills_ = count_out_of_memory_kills();
     if (setup_.relays_errors) start_relay();
@@ -118,7 +117,7 @@ class Supervisor {
         fill_seats();
         watch_memory();
       }
-      trim();
+      arenas_.trim(now_);
       relay_.forward(now_);
       sleep(calls);
     }
@@ -215,7 +214,8 @@ class Supervisor {
     const std::optional<int> status = sys::status_of_dying(tenant.pid);
     // Its other threads and its children have nobody to work for. (Never sooner: a core file being
     // written would be cut off.)
-    end_group(tenant);
+    sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
+    registrar_.end_group(tenant.pid);
     if (!status) {
       // The word was overwritten, or the system hides the status until the process is reaped.
       if (tenant.at_work()) tenant.state = TenantState::condemned;
@@ -226,20 +226,6 @@ class Supervisor {
                      reported_crash(tenant).fault_address, is_out_of_memory(tenant, *status)});
     }
     tenant.state = TenantState::dying;
-  }
-
-  // Not reaped yet, so its number is still its own, and its group's. What it had the warden make
-  // for it is not of its group.
-  void end_group(const Tenant& tenant) const noexcept {
-    sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
-    end_group_of(tenant.pid);
-  }
-  void end_group_of(int pid) const noexcept {
-    sys::kill_group(pid);
-    warden::Announcement said;
-    said.request = warden::Request::end_children;
-    said.parent_pid = pid;
-    sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), -1, false);
   }
 
   // What the crash handler wrote, if it did: input.
@@ -362,8 +348,8 @@ class Supervisor {
   void reap() noexcept {
     for (int pid = sys::peek_ended_child(); pid > 0; pid = sys::peek_ended_child()) {
       Tenant* tenant = tenants_.find(pid);
-      if (tenant != nullptr) end_group(*tenant);
-      if (pid == template_.pid()) end_group_of(pid);
+      // Not reaped yet, so its number is still its own, and its group's.
+      if (is_tenant(pid)) registrar_.end_group(pid);
       sys::ExitStatus status;
       if (sys::reap_child(pid, status) != 1) return;
       if (tenant != nullptr) bury(*tenant, status);
@@ -395,10 +381,10 @@ class Supervisor {
                                    std::memory_order_relaxed);
     view_.entry(slot).role.store(WorkerRole::none, std::memory_order_relaxed);
     // What it held among the family's objects is the warden's to give back.
-    if (!tenant.announced) announce(tenant.pid, tenant.pidfd.get(), tenant.member);
+    if (!tenant.announced) registrar_.announce(tenant.pid, tenant.pidfd.get(), tenant.member);
     set_stop_door(view_, tenant.id, false);
     relay_.close(slot);
-    outbox_.sweep(tenant.id);
+    arenas_.outbox().sweep(tenant.id);
     owners_.mark_dead(tenant.id);
     owners_.release(tenant.id);
     const bool expected = tenant.expected;
@@ -412,7 +398,8 @@ class Supervisor {
     const bool was_ready = template_.state() == Template::State::ready;
     const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
                             false};
-    if (!template_announced_) announce(template_.pid(), template_.pidfd(), template_.member());
+    if (!template_announced_)
+      registrar_.announce(template_.pid(), template_.pidfd(), template_.member());
     template_.gone();
     if (ending_) return;
     if (was_ready) {
@@ -498,15 +485,14 @@ class Supervisor {
   [[nodiscard]] bool needs_template() const noexcept { return setup_.preload.thunk != 0; }
 
   void start_template() noexcept {
-    const std::optional<OwnerId> member = family_owners_.claim(sys::process_id());
+    const std::optional<OwnerId> member = registrar_.claim();
     if (template_.start(start_, member) < 0) {
-      if (member) family_owners_.release(*member);
+      registrar_.give_back(member);
       back_off();
       if (failures_ >= start_.restart_limit) break_pool(PoolCondition::broken_startup);
       return;
     }
-    if (member) family_owners_.settle(*member, template_.pid());
-    template_announced_ = announce(template_.pid(), template_.pidfd(), member);
+    template_announced_ = registrar_.enter(template_.pid(), template_.pidfd(), member);
   }
 
   // ---- how many workers
@@ -618,7 +604,7 @@ class Supervisor {
     if (slot == 0) return false;
     const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
     if (!id) return false;
-    const std::optional<OwnerId> member = family_owners_.claim(sys::process_id());
+    const std::optional<OwnerId> member = registrar_.claim();
     clear_desk(view_.desk(slot));
     shm::WorkerEntry& entry = view_.entry(slot);
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
@@ -632,7 +618,7 @@ class Supervisor {
     if (pid < 0) {
       relay_.close(slot);
       owners_.release(*id);
-      if (member) family_owners_.release(*member);
+      registrar_.give_back(member);
       entry.role.store(WorkerRole::none, std::memory_order_relaxed);
       // The system may recover; a pool that has workers goes on with them.
       back_off();
@@ -643,8 +629,7 @@ class Supervisor {
     }
     owners_.settle(*id, static_cast<std::int32_t>(pid));
     entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
-    if (member) family_owners_.settle(*member, static_cast<std::int32_t>(pid));
-    const bool announced = announce(static_cast<std::int32_t>(pid), pidfd.get(), member);
+    const bool announced = registrar_.enter(static_cast<std::int32_t>(pid), pidfd.get(), member);
     Tenant& tenant = tenants_.move_in(*id, static_cast<std::int32_t>(pid), std::move(pidfd));
     tenant.member = member;
     tenant.announced = announced;
@@ -656,18 +641,6 @@ class Supervisor {
       take_seat(tenant, index);
     }
     return true;
-  }
-
-  // If we die, the warden ends the workers that the kernel does not end for us.
-  bool announce(std::int32_t pid, int pidfd, std::optional<OwnerId> member) const noexcept {
-    warden::Announcement said;
-    said.kind = warden::MemberKind::worker;
-    said.pid = pid;
-    said.parent_pid = sys::process_id();
-    said.owner = member.value_or(OwnerId{});
-    said.has_owner = member ? 1 : 0;
-    return sys::send_packet(start_.warden_socket, std::as_bytes(std::span(&said, 1)), pidfd,
-                            false) == 0;
   }
 
   // What workers' children left behind is ours, as a subreaper's. The groups of workers that live
@@ -767,18 +740,6 @@ class Supervisor {
 
   // ---- waiting
 
-  void trim() noexcept {
-    if (shared_.trim_wanted.load(std::memory_order_relaxed) == 0 || now_ < next_trim_ns_) return;
-    next_trim_ns_ = now_ + kIdleBeforeTrimNs;
-    const std::size_t remaining =
-        outbox_.give_back(now_, kIdleBeforeTrimNs) + inbox_.give_back(now_, kIdleBeforeTrimNs);
-    // Twice nothing: one round may just have marked what the next will return.
-    quiet_trims_ = remaining == 0 ? quiet_trims_ + 1 : 0;
-    if (quiet_trims_ < 2) return;
-    quiet_trims_ = 0;
-    shared_.trim_wanted.store(0, std::memory_order_relaxed);
-  }
-
   void sleep(std::uint32_t calls) noexcept {
     std::array<sys::FutexWaiter, sys::kMaxFutexWaiters> words;
     std::size_t count = 0;
@@ -806,9 +767,7 @@ class Supervisor {
       wake_ns = std::min(wake_ns, next_watch_ns_);
     }
     if (!ending_ && next_start_ns_ > now_) wake_ns = std::min(wake_ns, next_start_ns_);
-    if (shared_.trim_wanted.load(std::memory_order_relaxed) != 0) {
-      wake_ns = std::min(wake_ns, std::max(next_trim_ns_, now_ + kMs));
-    }
+    wake_ns = std::min(wake_ns, arenas_.next_trim_ns(now_));
     wake_ns = std::min(wake_ns, relay_.next_look_ns());
     wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
     const int result = sys::futex_wait_any(std::span(words).first(count), wake_ns);
@@ -819,15 +778,14 @@ class Supervisor {
   SupervisorStart start_;
   PoolView view_;
   shm::OwnerTable owners_;
-  shm::OwnerTable family_owners_;
   shm::SupervisorHeader& header_;
   shm::SharedHeader& shared_;
-  shm::Arena inbox_;
-  shm::Arena outbox_;
+  PoolArenas arenas_;
   RingWriter retry_ring_;
   Settler settler_;
   TaskClock clock_;
   IdleWorkers idle_;
+  Registrar registrar_;
   WaitingTasks waiting_;
   const WorkerSetup& setup_;
   const bool checks_setup_;
@@ -843,8 +801,6 @@ class Supervisor {
 
   std::uint32_t failures_ = 0;  // workers in a row that died before they were ready
   std::int64_t next_start_ns_ = 0;
-  std::int64_t next_trim_ns_ = 0;
-  int quiet_trims_ = 0;
   std::uint32_t answered_doubts_ = 0;
   std::int64_t next_watch_ns_ = 0;
   std::uint64_t out_of_memory_kills_ = 0;  // that are known, in our control group
