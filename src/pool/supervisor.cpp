@@ -3,18 +3,19 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <string_view>
 
 #include "brood/codec.hpp"
 #include "brood/detail/thunk.hpp"
 #include "pool/admission.hpp"
 #include "pool/dormancy.hpp"
+#include "pool/ending.hpp"
 #include "pool/idle.hpp"
 #include "pool/pool_arenas.hpp"
 #include "pool/registrar.hpp"
 #include "pool/ring.hpp"
 #include "pool/settle.hpp"
+#include "pool/startup_watch.hpp"
 #include "pool/stderr_relay.hpp"
 #include "pool/stop_door.hpp"
 #include "pool/task_clock.hpp"
@@ -27,7 +28,6 @@
 #include "start/child_main.hpp"
 #include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
-#include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
@@ -44,8 +44,6 @@ using shm::PoolOrder;
 using shm::WorkerRole;
 
 constexpr std::int64_t kMs = 1'000'000;
-constexpr std::int64_t kLongestBackOffNs = 1000 * kMs;
-constexpr std::int64_t kGraceToLeaveNs = 5000 * kMs;  // exit handlers of a worker that may go
 constexpr std::int64_t kOrphanNs = 200 * kMs;
 constexpr std::int64_t kBetweenWatchesNs = 10 * kMs;
 
@@ -85,20 +83,18 @@ class Supervisor {
         registrar_(start_),
         waiting_(view_, std::nullopt),
         setup_(*start.setup),
-        checks_setup_(setup_.initializer.thunk != 0 || setup_.prepare.thunk != 0 ||
-                      setup_.has_surroundings),
         capacity_(std::max<std::uint32_t>(start.workers, kLeastCapacity)),
         target_(start.workers),
         tenants_(view_.geometry().slots),
-        seats_(static_cast<Seat*>(sys::map_private(shm::kMaxSlots * sizeof(Seat)))) {
+        ending_(view_, tenants_, template_, settler_, idle_),
+        startup_(start_, ending_) {
     retry_ring_.start(shm::kRetryRingLog);
     out_of_memory_kills_ = count_out_of_memory_kills();
     if (setup_.relays_errors) start_relay();
   }
 
   void run() noexcept {
-    if (seats_ == nullptr) return end(PoolCondition::broken_startup);
-    tell(PoolCondition::running);
+    ending_.tell(PoolCondition::running);
     for (;;) {
       // Read before looking at what it counts: a call that comes later ends the sleep.
       const std::uint32_t calls = shared_.control.load(std::memory_order_acquire);
@@ -110,8 +106,8 @@ class Supervisor {
       obey();
       look_at_clocks();
       answer_doubts();
-      if (ending_ && tenants_.count() == 0 && template_.pid() == 0) return end(final_condition_);
-      if (!ending_) {
+      if (ending_.is_complete()) return end();
+      if (!ending_.has_begun()) {
         grant_wishes();
         wake_seats();
         fill_seats();
@@ -141,60 +137,10 @@ class Supervisor {
   // its slot, locks and memory are not touched yet.
   void look_at_lives() noexcept {
     for (Tenant& tenant : tenants_.in_use()) {
-      if (tenant.state == TenantState::starting && is_prepared(tenant)) {
-        tenant.state = TenantState::ready;
-        if (!checks_setup_) failures_ = 0;
-      }
-      if (checks_setup_ && tenant.at_work() && !tenant.set_up) look_at_setup(tenant);
+      startup_.look_at(tenant, now_);
       if (tenant.at_work()) look_for_report(tenant);
       if (tenant.may_live()) look_at_life(tenant);
     }
-  }
-
-  [[nodiscard]] shm::SetupStage stage_of_setup(const Tenant& tenant) const noexcept {
-    return view_.desk(tenant.id.slot).setup.load(std::memory_order_acquire);
-  }
-
-  void look_at_setup(Tenant& tenant) noexcept {
-    const shm::SetupStage stage = stage_of_setup(tenant);
-    if (stage == shm::SetupStage::failed) {
-      fail_setup(step_of(tenant), {tenant.pid}, &view_.note(tenant.id.slot));
-    }
-    // A spare has done all that it can do as yet, too.
-    if (tenant.state == TenantState::ready && stage != shm::SetupStage::failed &&
-        (stage == shm::SetupStage::over || tenant.index == kNoIndex)) {
-      failures_ = 0;
-    }
-    tenant.set_up = stage == shm::SetupStage::over;
-  }
-
-  [[nodiscard]] shm::SetupStep step_of(const Tenant& tenant) const noexcept {
-    return is_prepared(tenant) ? shm::SetupStep::prepare : shm::SetupStep::initializer;
-  }
-
-  // The pool ends, and its tasks are told why. What is in the note is input; nullptr: it died.
-  void fail_setup(shm::SetupStep step, const WorkerDeath& death,
-                  const shm::SetupNote* note) noexcept {
-    if (ending_) return;
-    shm::SetupCause& cause = header_.setup_cause;
-    cause.step = step;
-    cause.pid = death.pid;
-    cause.wait_status = death.wait_status;
-    cause.out_of_memory = death.out_of_memory ? 1 : 0;
-    cause.fault_address = death.fault_address;
-    cause.length = 0;
-    cause.stderr_bytes = static_cast<std::uint32_t>(death.stderr_tail.size());
-    std::ranges::copy(death.stderr_tail, cause.stderr_tail.begin());
-    if (note != nullptr) {
-      const std::size_t length = note->length.load(std::memory_order_acquire);
-      cause.length = static_cast<std::uint32_t>(std::min(length, cause.exception.size()));
-      std::memcpy(cause.exception.data(), note->exception.data(), cause.length);
-    }
-    break_pool(PoolCondition::broken_setup);
-  }
-
-  [[nodiscard]] bool is_prepared(const Tenant& tenant) const noexcept {
-    return view_.desk(tenant.id.slot).prepared.load(std::memory_order_acquire) == 1;
   }
 
   void look_for_report(Tenant& tenant) noexcept {
@@ -253,7 +199,7 @@ class Supervisor {
     if (spare_ == tenant.id.slot) spare_ = 0;
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
-    if ((ending_ && !draining_) || tenant.expected) return;
+    if (ending_.drops_tasks() || tenant.expected) return;
     if (tenant.retiring && death.wait_status == 0) {
       // It may have been told to leave before it was seen that it had stopped at a chunk.
       const bool yields = view_.desk(tenant.id.slot).wish.load() == shm::LeaveWish::yields;
@@ -263,7 +209,7 @@ class Supervisor {
     }
     if (!tenant.watch.doomed) header_.died.fetch_add(1, std::memory_order_relaxed);
     const WorkerDeath told = with_evidence(tenant, death);
-    if (!is_set_up(tenant)) note_failure(tenant, told);
+    if (!startup_.is_set_up(tenant)) startup_.note_death(tenant, told, now_);
     settler_.settle_task_of(tenant.id, told);
     if (tenant.index != kNoIndex) {
       seats_[tenant.index].slot = 0;
@@ -271,27 +217,6 @@ class Supervisor {
     }
     // Whoever was to be woken may be among the dead, and their marks overwritten.
     tenants_.ring(idle_);
-  }
-
-  [[nodiscard]] bool is_set_up(const Tenant& tenant) const noexcept {
-    if (!is_prepared(tenant)) return false;
-    return !checks_setup_ || tenant.set_up || stage_of_setup(tenant) != shm::SetupStage::running;
-  }
-
-  // It died before it could run a task.
-  void note_failure(const Tenant& tenant, const WorkerDeath& death) noexcept {
-    const bool in_setup = checks_setup_ && stage_of_setup(tenant) == shm::SetupStage::running;
-    note_failure(in_setup ? step_of(tenant) : shm::SetupStep::none, death);
-  }
-  // SIGKILL comes from outside, and may not come again.
-  void note_failure(shm::SetupStep step, const WorkerDeath& death) noexcept {
-    back_off();
-    const bool too_often = failures_ >= start_.restart_limit;
-    if (step == shm::SetupStep::none) {
-      if (too_often) break_pool(PoolCondition::broken_startup);
-    } else if (too_often || death.out_of_memory || death.wait_status != sys::signal_number::kKill) {
-      fail_setup(step, death, nullptr);
-    }
   }
 
   // ---- memory
@@ -325,7 +250,7 @@ class Supervisor {
     for (Tenant& tenant : tenants_.in_use()) {
       const bool idle = view_.desk(tenant.id.slot).stage.load(std::memory_order_seq_cst) ==
                         shm::WorkerStage::idle;
-      if (!tenant.at_work() || (idle && is_set_up(tenant))) continue;
+      if (!tenant.at_work() || (idle && startup_.is_set_up(tenant))) continue;
       at_work = true;
       const std::uint64_t own = sys::own_memory_of(tenant.pid).value_or(0);
       if (own <= tenant.memory_at_start || tenant.out_of_memory ||
@@ -336,12 +261,6 @@ class Supervisor {
       sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
     }
     return at_work;
-  }
-
-  void back_off() noexcept {
-    ++failures_;
-    const std::uint32_t doublings = std::min(failures_, 10U);
-    next_start_ns_ = now_ + std::min(kMs << doublings, kLongestBackOffNs);
   }
 
   // Second stage: proof. What the dead owned is free again.
@@ -369,7 +288,7 @@ class Supervisor {
     const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
     if (unheard_of) {
       mourn(tenant, death);
-    } else if (!tenant.expected && !ending_) {
+    } else if (!tenant.expected && !ending_.has_begun()) {
       // After a crash was reported it may have gone on for a moment, and claimed one more.
       settler_.settle_task_of(tenant.id, with_evidence(tenant, death));
     }
@@ -390,25 +309,17 @@ class Supervisor {
     const bool expected = tenant.expected;
     tenants_.move_out(tenant);
     // At the end the tasks of the killed stay as they are: the caller knows why they never end.
-    if (!expected && !ending_) doubt_shared_memory();
+    if (!expected && !ending_.has_begun()) doubt_shared_memory();
   }
 
   void bury_template(const sys::ExitStatus& status) noexcept {
-    const bool failed = view_.note(shm::kSupervisorSlot).length.load() != 0;
     const bool was_ready = template_.state() == Template::State::ready;
     const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
                             false};
     if (!template_announced_)
       registrar_.announce(template_.pid(), template_.pidfd(), template_.member());
     template_.gone();
-    if (ending_) return;
-    if (was_ready) {
-      back_off();  // it loads once more
-    } else if (failed) {
-      fail_setup(shm::SetupStep::preload, death, &view_.note(shm::kSupervisorSlot));
-    } else {
-      note_failure(shm::SetupStep::preload, death);
-    }
+    if (!ending_.has_begun()) startup_.note_end_of_template(was_ready, death, now_);
   }
 
   // The dead may have written anywhere that workers can write: what makes no sense is put right,
@@ -427,7 +338,7 @@ class Supervisor {
 
   void answer_doubts() noexcept {
     const std::uint32_t doubts = view_.caller().doubts.load(std::memory_order_acquire);
-    if (doubts == answered_doubts_ || ending_) return;
+    if (doubts == answered_doubts_ || ending_.has_begun()) return;
     answered_doubts_ = doubts;
     doubt_shared_memory();
   }
@@ -435,7 +346,7 @@ class Supervisor {
   // ---- time limits
 
   void look_at_clocks() noexcept {
-    if (ending_ && !draining_) return;
+    if (ending_.drops_tasks()) return;
     for (Tenant& tenant : tenants_.in_use()) {
       const bool may_run = tenant.at_work() || tenant.state == TenantState::leaving;
       if (may_run && clock_.must_die(tenant.watch, tenant.id, now_)) {
@@ -448,7 +359,7 @@ class Supervisor {
   // ---- workers
 
   void fill_seats() noexcept {
-    if (now_ < next_start_ns_) return;
+    if (now_ < startup_.next_start_ns()) return;
     if (needs_template() && template_.state() != Template::State::ready) {
       if (template_.pid() == 0) start_template();
       return;
@@ -462,7 +373,7 @@ class Supervisor {
   }
 
   bool promote_spare(std::uint32_t index) noexcept {
-    if (spare_ == 0 || ending_) return false;
+    if (spare_ == 0 || ending_.has_begun()) return false;
     take_seat(tenants_.in(spare_), index);
     spare_ = 0;
     return true;
@@ -488,8 +399,7 @@ class Supervisor {
     const std::optional<OwnerId> member = registrar_.claim();
     if (template_.start(start_, member) < 0) {
       registrar_.give_back(member);
-      back_off();
-      if (failures_ >= start_.restart_limit) break_pool(PoolCondition::broken_startup);
+      startup_.note_refusal(false, now_);
       return;
     }
     template_announced_ = registrar_.enter(template_.pid(), template_.pidfd(), member);
@@ -620,11 +530,8 @@ class Supervisor {
       owners_.release(*id);
       registrar_.give_back(member);
       entry.role.store(WorkerRole::none, std::memory_order_relaxed);
-      // The system may recover; a pool that has workers goes on with them.
-      back_off();
-      if (failures_ >= start_.restart_limit && tenants_.count() == 0) {
-        break_pool(PoolCondition::broken_startup);
-      }
+      // A pool that has workers goes on with them.
+      startup_.note_refusal(tenants_.count() != 0, now_);
       return false;
     }
     owners_.settle(*id, static_cast<std::int32_t>(pid));
@@ -650,7 +557,8 @@ class Supervisor {
         sys::signal_number::kKill,
         [](int pid, void* context) {
           auto* const self = static_cast<Supervisor*>(context);
-          return self->is_tenant(pid) || (!self->ending_ && self->is_tenant(sys::group_of(pid)));
+          return self->is_tenant(pid) ||
+                 (!self->ending_.has_begun() && self->is_tenant(sys::group_of(pid)));
         },
         this);
   }
@@ -666,61 +574,16 @@ class Supervisor {
     if (asked_to_end.load(std::memory_order_relaxed)) order = PoolOrder::kill;
     const std::uint32_t warden =
         start_.family->lives[shm::kWardenSlot].life.word.load(std::memory_order_acquire);
-    if ((warden & sys::kFutexOwnerDied) != 0 && !ending_) {
+    if ((warden & sys::kFutexOwnerDied) != 0 && !ending_.has_begun()) {
       // The kernel has woken one of those who wait for this, no more.
       sys::futex_wake(&start_.family->lives[shm::kWardenSlot].life.word, sys::kWakeAll);
-      break_pool(PoolCondition::broken_family);
+      ending_.break_pool(PoolCondition::broken_family, now_);
     }
-    if (!ending_) obey_size();
-    if (order == PoolOrder::drain && !ending_ && settler_.all_done()) {
-      ending_ = draining_ = true;
-      kill_at_ns_ = now_ + kGraceToLeaveNs;
-      for (Tenant& tenant : tenants_.in_use()) {
-        tenant.expected = true;
-        if (tenant.at_work()) tenant.state = TenantState::leaving;
-        view_.entry(tenant.id.slot).role.store(WorkerRole::leaving, std::memory_order_seq_cst);
-        idle_.ring(tenant.id.slot);
-      }
-    }
-    if (order == PoolOrder::terminate && !terminating_) {
-      ending_ = terminating_ = true;
-      kill_at_ns_ = now_ + view_.caller().term_ms.load(std::memory_order_relaxed) * kMs;
-      signal_workers(sys::signal_number::kTerminate);
-      for (const Tenant& tenant : tenants_.in_use()) knock_at_stop_door(view_, tenant.id);
-      signal_workers(sys::signal_number::kContinue);
-    }
-    if (order >= PoolOrder::kill && !ending_) ending_ = true;
-    if (ending_) template_.dismiss();
-    if (ending_ && (order >= PoolOrder::kill || now_ >= kill_at_ns_)) {
-      signal_workers(sys::signal_number::kKill);
-      kill_at_ns_ = now_ + 100 * kMs;
-    }
+    if (!ending_.has_begun()) obey_size();
+    ending_.obey(order, now_);
   }
 
-  void break_pool(PoolCondition why) noexcept {
-    ending_ = true;
-    final_condition_ = why;
-    kill_at_ns_ = now_;
-    tell(why);
-    settler_.wake_waiters();
-  }
-
-  void signal_workers(int signal) noexcept {
-    tenants_.signal(signal);
-    if (template_.pid() != 0) sys::send_signal(template_.pidfd(), signal);
-  }
-
-  void tell(PoolCondition condition) noexcept {
-    header_.condition.store(condition, std::memory_order_release);
-    sys::futex_wake(condition_word(), sys::kWakeAll);
-  }
-
-  [[nodiscard]] const void* condition_word() const noexcept {
-    static_assert(sizeof(header_.condition) == sizeof(sys::FutexWord));
-    return &header_.condition;
-  }
-
-  void end(PoolCondition condition) noexcept {
+  void end() noexcept {
     const std::int64_t until = sys::now_ns() + kOrphanNs;
     sys::ExitStatus status;
     while (sys::now_ns() < until) {
@@ -734,8 +597,7 @@ class Supervisor {
       }
     }
     relay_.finish();
-    tell(condition);
-    settler_.wake_waiters();
+    ending_.tell_end();
   }
 
   // ---- waiting
@@ -748,7 +610,7 @@ class Supervisor {
     words[count++] = {&shared_.control, calls};
     if ((warden_life & sys::kFutexOwnerDied) == 0) {
       words[count++] = {&warden, warden_life};
-    } else if (!ending_) {
+    } else if (!ending_.has_begun()) {
       return;  // it died since we looked
     }
     std::int64_t wake_ns = sys::kForever;
@@ -761,12 +623,14 @@ class Supervisor {
       if (expected != 0) expected = tenant.life_word();
       words[count++] = {&life, expected};
     }
-    if (ending_) wake_ns = std::min(wake_ns, kill_at_ns_);
-    if (!ending_ && shared_.watch_wanted.load(std::memory_order_relaxed) != 0 &&
+    if (ending_.has_begun()) wake_ns = std::min(wake_ns, ending_.kill_at_ns());
+    if (!ending_.has_begun() && shared_.watch_wanted.load(std::memory_order_relaxed) != 0 &&
         setup_.memory_limit_bytes != 0) {
       wake_ns = std::min(wake_ns, next_watch_ns_);
     }
-    if (!ending_ && next_start_ns_ > now_) wake_ns = std::min(wake_ns, next_start_ns_);
+    if (!ending_.has_begun() && startup_.next_start_ns() > now_) {
+      wake_ns = std::min(wake_ns, startup_.next_start_ns());
+    }
     wake_ns = std::min(wake_ns, arenas_.next_trim_ns(now_));
     wake_ns = std::min(wake_ns, relay_.next_look_ns());
     wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
@@ -788,28 +652,21 @@ class Supervisor {
   Registrar registrar_;
   WaitingTasks waiting_;
   const WorkerSetup& setup_;
-  const bool checks_setup_;
   const std::uint32_t capacity_;  // the most workers that there may ever be
   std::uint32_t target_;          // how many there are to be
   StderrRelay relay_;
   Template template_;
   bool template_announced_ = false;
   Tenants tenants_;
-  Seat* seats_;
+  std::array<Seat, shm::kMaxSlots> seats_;
   std::uint16_t spare_ = 0;
+  Ending ending_;
+  StartupWatch startup_;
   std::int64_t now_ = 0;
 
-  std::uint32_t failures_ = 0;  // workers in a row that died before they were ready
-  std::int64_t next_start_ns_ = 0;
   std::uint32_t answered_doubts_ = 0;
   std::int64_t next_watch_ns_ = 0;
   std::uint64_t out_of_memory_kills_ = 0;  // that are known, in our control group
-
-  bool ending_ = false;
-  bool draining_ = false;
-  bool terminating_ = false;
-  std::int64_t kill_at_ns_ = sys::kForever;
-  PoolCondition final_condition_ = PoolCondition::ended;
 };
 
 }  // namespace
