@@ -8,12 +8,13 @@
 #include "brood/codec.hpp"
 #include "brood/detail/thunk.hpp"
 #include "pool/admission.hpp"
-#include "pool/dormancy.hpp"
 #include "pool/ending.hpp"
 #include "pool/idle.hpp"
+#include "pool/memory_watch.hpp"
 #include "pool/pool_arenas.hpp"
 #include "pool/registrar.hpp"
 #include "pool/ring.hpp"
+#include "pool/seats.hpp"
 #include "pool/settle.hpp"
 #include "pool/startup_watch.hpp"
 #include "pool/stderr_relay.hpp"
@@ -45,7 +46,6 @@ using shm::WorkerRole;
 
 constexpr std::int64_t kMs = 1'000'000;
 constexpr std::int64_t kOrphanNs = 200 * kMs;
-constexpr std::int64_t kBetweenWatchesNs = 10 * kMs;
 
 // For the signal handlers.
 std::atomic<sys::FutexWord*> handler_control{nullptr};
@@ -59,13 +59,7 @@ void on_terminate(int /*signal*/) {
   handler_control.load(std::memory_order_relaxed)->fetch_add(1, std::memory_order_relaxed);
 }
 
-constexpr int kSignalBits = 0x7f;  // of a wait status
-struct Seat {
-  std::uint16_t slot = 0;  // 0: vacant
-  std::uint32_t restarts = 0;
-  bool ever_held = false;
-  bool dormant = false;  // vacant for want of work
-};
+constexpr std::uint32_t kSignalBits = 0x7f;  // of a wait status
 
 class Supervisor {
  public:
@@ -83,13 +77,12 @@ class Supervisor {
         registrar_(start_),
         waiting_(view_, std::nullopt),
         setup_(*start.setup),
-        capacity_(std::max<std::uint32_t>(start.workers, kLeastCapacity)),
-        target_(start.workers),
         tenants_(view_.geometry().slots),
+        seats_(start_, tenants_, settler_, idle_, waiting_),
         ending_(view_, tenants_, template_, settler_, idle_),
-        startup_(start_, ending_) {
+        startup_(start_, ending_),
+        memory_(start_, tenants_, startup_) {
     retry_ring_.start(shm::kRetryRingLog);
-    out_of_memory_kills_ = count_out_of_memory_kills();
     if (setup_.relays_errors) start_relay();
   }
 
@@ -108,10 +101,10 @@ class Supervisor {
       answer_doubts();
       if (ending_.is_complete()) return end();
       if (!ending_.has_begun()) {
-        grant_wishes();
-        wake_seats();
+        seats_.grant_wishes();
+        seats_.wake_for_tasks();
         fill_seats();
-        watch_memory();
+        memory_.look(now_);
       }
       arenas_.trim(now_);
       relay_.forward(now_);
@@ -168,8 +161,9 @@ class Supervisor {
       return;
     }
     if (tenant.at_work()) {
-      mourn(tenant, {tenant.pid, static_cast<std::uint32_t>(*status),
-                     reported_crash(tenant).fault_address, is_out_of_memory(tenant, *status)});
+      mourn(tenant,
+            {tenant.pid, static_cast<std::uint32_t>(*status), reported_crash(tenant).fault_address,
+             memory_.is_out_of_memory(tenant, *status)});
     }
     tenant.state = TenantState::dying;
   }
@@ -196,14 +190,14 @@ class Supervisor {
   }
 
   void mourn(Tenant& tenant, const WorkerDeath& death) noexcept {
-    if (spare_ == tenant.id.slot) spare_ = 0;
+    seats_.vacate(tenant);
     idle_.forget(tenant.id.slot);
     // What the pool's end kills is PoolClosed, not WorkerDied.
     if (ending_.drops_tasks() || tenant.expected) return;
     if (tenant.retiring && death.wait_status == 0) {
       // It may have been told to leave before it was seen that it had stopped at a chunk.
       const bool yields = view_.desk(tenant.id.slot).wish.load() == shm::LeaveWish::yields;
-      if (yields && !tenant.handed_on) hand_on(tenant);
+      if (yields && !tenant.handed_on) seats_.hand_on(tenant);
       tenant.expected = !settler_.has_task(tenant.id);
       if (tenant.expected) return;
     }
@@ -211,56 +205,9 @@ class Supervisor {
     const WorkerDeath told = with_evidence(tenant, death);
     if (!startup_.is_set_up(tenant)) startup_.note_death(tenant, told, now_);
     settler_.settle_task_of(tenant.id, told);
-    if (tenant.index != kNoIndex) {
-      seats_[tenant.index].slot = 0;
-      promote_spare(tenant.index);
-    }
+    if (tenant.index != kNoIndex && !ending_.has_begun()) seats_.promote_spare(tenant.index);
     // Whoever was to be woken may be among the dead, and their marks overwritten.
     tenants_.ring(idle_);
-  }
-
-  // ---- memory
-
-  [[nodiscard]] std::uint64_t count_out_of_memory_kills() const noexcept {
-    if (setup_.memory_events.empty()) return 0;
-    return sys::labelled_number(setup_.memory_events.c_str(), "oom_kill").value_or(0);
-  }
-
-  [[nodiscard]] bool is_out_of_memory(const Tenant& tenant, int wait_status) noexcept {
-    if ((wait_status & kSignalBits) != sys::signal_number::kKill) return false;
-    const std::uint64_t kills = count_out_of_memory_kills();
-    const bool by_kernel = kills > out_of_memory_kills_;
-    out_of_memory_kills_ = kills;
-    return by_kernel || tenant.out_of_memory;
-  }
-
-  // As long as somebody is at work.
-  void watch_memory() noexcept {
-    if (setup_.memory_limit_bytes == 0 || now_ < next_watch_ns_) return;
-    if (shared_.watch_wanted.load(std::memory_order_relaxed) == 0) return;
-    next_watch_ns_ = now_ + kBetweenWatchesNs;
-    if (look_at_memory()) return;
-    shared_.watch_wanted.store(0, std::memory_order_seq_cst);
-    if (look_at_memory()) shared_.watch_wanted.store(1, std::memory_order_relaxed);
-  }
-
-  // Whether anybody is at work. Who has too much memory is killed.
-  bool look_at_memory() noexcept {
-    bool at_work = false;
-    for (Tenant& tenant : tenants_.in_use()) {
-      const bool idle = view_.desk(tenant.id.slot).stage.load(std::memory_order_seq_cst) ==
-                        shm::WorkerStage::idle;
-      if (!tenant.at_work() || (idle && startup_.is_set_up(tenant))) continue;
-      at_work = true;
-      const std::uint64_t own = sys::own_memory_of(tenant.pid).value_or(0);
-      if (own <= tenant.memory_at_start || tenant.out_of_memory ||
-          own - tenant.memory_at_start <= setup_.memory_limit_bytes) {
-        continue;
-      }
-      tenant.out_of_memory = true;
-      sys::send_signal(tenant.pidfd.get(), sys::signal_number::kKill);
-    }
-    return at_work;
   }
 
   // Second stage: proof. What the dead owned is free again.
@@ -284,7 +231,7 @@ class Supervisor {
     // Its report may have come after we looked for one.
     const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status),
                             reported_crash(tenant).fault_address,
-                            is_out_of_memory(tenant, wait_status)};
+                            memory_.is_out_of_memory(tenant, wait_status)};
     const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
     if (unheard_of) {
       mourn(tenant, death);
@@ -292,10 +239,7 @@ class Supervisor {
       // After a crash was reported it may have gone on for a moment, and claimed one more.
       settler_.settle_task_of(tenant.id, with_evidence(tenant, death));
     }
-    if (tenant.index != kNoIndex && seats_[tenant.index].slot == slot) {
-      seats_[tenant.index].slot = 0;
-    }
-    if (spare_ == slot) spare_ = 0;
+    seats_.vacate(tenant);
     header_.retired_done.fetch_add(view_.desk(slot).done.load(std::memory_order_relaxed),
                                    std::memory_order_relaxed);
     view_.entry(slot).role.store(WorkerRole::none, std::memory_order_relaxed);
@@ -364,33 +308,12 @@ class Supervisor {
       if (template_.pid() == 0) start_template();
       return;
     }
-    for (std::uint32_t index = 0; index < target_; ++index) {
-      const Seat& seat = seats_[index];
-      if (seat.slot == 0 && !seat.dormant && !promote_spare(index) && !start_worker(index)) return;
+    for (std::uint32_t index = 0; index < seats_.count(); ++index) {
+      if (!seats_.is_vacant(index) || seats_.promote_spare(index)) continue;
+      if (!start_worker(index)) return;
     }
     // Parked, so that a dead worker's place is taken without the time of a fork.
-    if (spare_ == 0) start_worker(kNoIndex);
-  }
-
-  bool promote_spare(std::uint32_t index) noexcept {
-    if (spare_ == 0 || ending_.has_begun()) return false;
-    take_seat(tenants_.in(spare_), index);
-    spare_ = 0;
-    return true;
-  }
-
-  void take_seat(Tenant& tenant, std::uint32_t index) noexcept {
-    Seat& seat = seats_[index];
-    const std::uint16_t slot = tenant.id.slot;
-    if (seat.ever_held) ++seat.restarts;
-    seat.ever_held = true;
-    seat.slot = slot;
-    tenant.index = index;
-    shm::WorkerEntry& entry = view_.entry(slot);
-    entry.index.store(index, std::memory_order_relaxed);
-    entry.restarts.store(seat.restarts, std::memory_order_relaxed);
-    entry.role.store(WorkerRole::active, std::memory_order_seq_cst);
-    idle_.ring(slot);
+    if (!seats_.has_spare()) start_worker(kNoIndex);
   }
 
   [[nodiscard]] bool needs_template() const noexcept { return setup_.preload.thunk != 0; }
@@ -403,91 +326,6 @@ class Supervisor {
       return;
     }
     template_announced_ = registrar_.enter(template_.pid(), template_.pidfd(), member);
-  }
-
-  // ---- how many workers
-
-  // What workers ask for by themselves. After all deaths are known: a spare is used as it is now.
-  void grant_wishes() noexcept {
-    for (Tenant& tenant : tenants_.in_use()) {
-      const std::uint16_t slot = tenant.id.slot;
-      if (tenant.state != TenantState::ready || tenant.retiring || tenant.index == kNoIndex) {
-        continue;
-      }
-      const shm::LeaveWish wish = view_.desk(slot).wish.load(std::memory_order_acquire);
-      if (wish == shm::LeaveWish::yields && !tenant.handed_on) hand_on(tenant);
-      if (wish == shm::LeaveWish::worn || wish == shm::LeaveWish::yields) replace(tenant);
-      if (wish == shm::LeaveWish::idle && count_active() > least_workers()) {
-        Seat& seat = seats_[tenant.index];
-        retire(tenant);
-        leave_empty(view_, idle_, slot);
-        seat.dormant = true;
-      }
-    }
-  }
-
-  // The chunk that it has stopped at.
-  void hand_on(Tenant& tenant) noexcept {
-    tenant.handed_on = true;
-    settler_.hand_on(tenant.id);
-    idle_.wake_one();
-  }
-
-  // Once there is somebody for its place.
-  void replace(Tenant& tenant) noexcept {
-    if (spare_ == 0 || tenants_.in(spare_).state != TenantState::ready) return;
-    const std::uint32_t index = tenant.index;
-    retire(tenant);
-    promote_spare(index);
-  }
-
-  // It leaves when it has ended what it runs.
-  void retire(Tenant& tenant) noexcept {
-    seats_[tenant.index].slot = 0;
-    tenant.index = kNoIndex;
-    tenant.retiring = true;
-    shm::WorkerEntry& entry = view_.entry(tenant.id.slot);
-    entry.index.store(kNoIndex, std::memory_order_relaxed);
-    entry.role.store(WorkerRole::leaving, std::memory_order_seq_cst);
-    idle_.ring(tenant.id.slot);
-  }
-
-  [[nodiscard]] std::uint32_t count_active() const noexcept {
-    std::uint32_t count = 0;
-    for (std::uint32_t index = 0; index < target_; ++index) {
-      count += seats_[index].slot != 0 ? 1U : 0U;
-    }
-    return count;
-  }
-  [[nodiscard]] std::uint32_t least_workers() const noexcept {
-    return std::clamp<std::uint32_t>(setup_.min_workers, 1, target_);
-  }
-
-  // For tasks that nobody comes to.
-  void wake_seats() noexcept {
-    std::size_t wanted = count_wanted(view_, idle_, waiting_);
-    for (std::uint32_t index = 0; index < target_ && wanted > 0; ++index) {
-      if (!seats_[index].dormant) continue;
-      wake_seat(seats_[index]);
-      --wanted;
-    }
-  }
-
-  void wake_seat(Seat& seat) noexcept {
-    seat.dormant = false;
-    fill_empty(view_);
-  }
-
-  void obey_size() noexcept {
-    const std::uint32_t wanted = std::clamp<std::uint32_t>(
-        view_.caller().workers.load(std::memory_order_acquire), 1, capacity_);
-    if (wanted == target_) return;
-    for (std::uint32_t index = 0; index < std::max(wanted, target_); ++index) {
-      Seat& seat = seats_[index];
-      if (seat.dormant) wake_seat(seat);
-      if (index >= wanted && seat.slot != 0) retire(tenants_.in(seat.slot));
-    }
-    target_ = wanted;
   }
 
   // A copy of this process, or of the template.
@@ -503,12 +341,6 @@ class Supervisor {
     return pid;
   }
 
-  [[nodiscard]] std::uint64_t memory_of_a_copy() const noexcept {
-    if (setup_.memory_limit_bytes == 0) return 0;
-    const int of = needs_template() ? template_.pid() : sys::process_id();
-    return sys::own_memory_of(of).value_or(0);
-  }
-
   bool start_worker(std::uint32_t index) noexcept {
     const std::uint16_t slot = tenants_.free_slot();
     if (slot == 0) return false;
@@ -520,7 +352,8 @@ class Supervisor {
     entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
     view_.note(slot).length.store(0, std::memory_order_relaxed);
     view_.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
-    const std::uint64_t memory = memory_of_a_copy();
+    const int parent = needs_template() ? template_.pid() : sys::process_id();
+    const std::uint64_t memory = memory_.measure(parent);
     sys::Fd pidfd;
     const sys::Fd errors = relay_.open(slot);
     const WorkerStart worker{start_, *id, member, sys::process_id(), errors.get()};
@@ -540,12 +373,11 @@ class Supervisor {
     Tenant& tenant = tenants_.move_in(*id, static_cast<std::int32_t>(pid), std::move(pidfd));
     tenant.member = member;
     tenant.announced = announced;
-    tenant.memory_at_start = memory;
-    if (setup_.memory_limit_bytes != 0) shared_.watch_wanted.store(1, std::memory_order_relaxed);
+    memory_.begin(tenant, memory);
     if (index == kNoIndex) {
-      spare_ = slot;
+      seats_.park(tenant);
     } else {
-      take_seat(tenant, index);
+      seats_.take(tenant, index);
     }
     return true;
   }
@@ -579,7 +411,7 @@ class Supervisor {
       sys::futex_wake(&start_.family->lives[shm::kWardenSlot].life.word, sys::kWakeAll);
       ending_.break_pool(PoolCondition::broken_family, now_);
     }
-    if (!ending_.has_begun()) obey_size();
+    if (!ending_.has_begun()) seats_.resize();
     ending_.obey(order, now_);
   }
 
@@ -624,10 +456,7 @@ class Supervisor {
       words[count++] = {&life, expected};
     }
     if (ending_.has_begun()) wake_ns = std::min(wake_ns, ending_.kill_at_ns());
-    if (!ending_.has_begun() && shared_.watch_wanted.load(std::memory_order_relaxed) != 0 &&
-        setup_.memory_limit_bytes != 0) {
-      wake_ns = std::min(wake_ns, next_watch_ns_);
-    }
+    if (!ending_.has_begun()) wake_ns = std::min(wake_ns, memory_.next_look_ns());
     if (!ending_.has_begun() && startup_.next_start_ns() > now_) {
       wake_ns = std::min(wake_ns, startup_.next_start_ns());
     }
@@ -652,21 +481,17 @@ class Supervisor {
   Registrar registrar_;
   WaitingTasks waiting_;
   const WorkerSetup& setup_;
-  const std::uint32_t capacity_;  // the most workers that there may ever be
-  std::uint32_t target_;          // how many there are to be
   StderrRelay relay_;
   Template template_;
   bool template_announced_ = false;
   Tenants tenants_;
-  std::array<Seat, shm::kMaxSlots> seats_;
-  std::uint16_t spare_ = 0;
+  Seats seats_;
   Ending ending_;
   StartupWatch startup_;
+  MemoryWatch memory_;
   std::int64_t now_ = 0;
 
   std::uint32_t answered_doubts_ = 0;
-  std::int64_t next_watch_ns_ = 0;
-  std::uint64_t out_of_memory_kills_ = 0;  // that are known, in our control group
 };
 
 }  // namespace
