@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <string_view>
 
-#include "brood/codec.hpp"
-#include "brood/detail/thunk.hpp"
 #include "pool/admission.hpp"
+#include "pool/births.hpp"
 #include "pool/ending.hpp"
 #include "pool/idle.hpp"
 #include "pool/memory_watch.hpp"
@@ -22,12 +20,8 @@
 #include "pool/task_clock.hpp"
 #include "pool/template.hpp"
 #include "pool/tenants.hpp"
-#include "pool/worker.hpp"
 #include "shm/owner_table.hpp"
-#include "shm/segment.hpp"
-#include "start/birth.hpp"
 #include "start/child_main.hpp"
-#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
@@ -81,7 +75,8 @@ class Supervisor {
         seats_(start_, tenants_, settler_, idle_, waiting_),
         ending_(view_, tenants_, template_, settler_, idle_),
         startup_(start_, ending_),
-        memory_(start_, tenants_, startup_) {
+        memory_(start_, tenants_, startup_),
+        births_(start_, tenants_, seats_, startup_, memory_, registrar_, relay_, template_) {
     retry_ring_.start(shm::kRetryRingLog);
     if (setup_.relays_errors) start_relay();
   }
@@ -103,7 +98,7 @@ class Supervisor {
       if (!ending_.has_begun()) {
         seats_.grant_wishes();
         seats_.wake_for_tasks();
-        fill_seats();
+        births_.fill_seats(now_);
         memory_.look(now_);
       }
       arenas_.trim(now_);
@@ -219,7 +214,7 @@ class Supervisor {
       sys::ExitStatus status;
       if (sys::reap_child(pid, status) != 1) return;
       if (tenant != nullptr) bury(*tenant, status);
-      if (pid == template_.pid()) bury_template(status);
+      if (pid == template_.pid()) births_.bury_template(status, ending_.has_begun(), now_);
       // Its children, or those of an orphan that it was, are ours from now on.
       kill_orphans();
     }
@@ -256,16 +251,6 @@ class Supervisor {
     if (!expected && !ending_.has_begun()) doubt_shared_memory();
   }
 
-  void bury_template(const sys::ExitStatus& status) noexcept {
-    const bool was_ready = template_.state() == Template::State::ready;
-    const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
-                            false};
-    if (!template_announced_)
-      registrar_.announce(template_.pid(), template_.pidfd(), template_.member());
-    template_.gone();
-    if (!ending_.has_begun()) startup_.note_end_of_template(was_ready, death, now_);
-  }
-
   // The dead may have written anywhere that workers can write: what makes no sense is put right,
   // what can't be checked is forgotten, and everybody looks again.
   void doubt_shared_memory() noexcept {
@@ -298,88 +283,6 @@ class Supervisor {
       }
     }
     clock_.expire_pending_tasks(now_);
-  }
-
-  // ---- workers
-
-  void fill_seats() noexcept {
-    if (now_ < startup_.next_start_ns()) return;
-    if (needs_template() && template_.state() != Template::State::ready) {
-      if (template_.pid() == 0) start_template();
-      return;
-    }
-    for (std::uint32_t index = 0; index < seats_.count(); ++index) {
-      if (!seats_.is_vacant(index) || seats_.promote_spare(index)) continue;
-      if (!start_worker(index)) return;
-    }
-    // Parked, so that a dead worker's place is taken without the time of a fork.
-    if (!seats_.has_spare()) start_worker(kNoIndex);
-  }
-
-  [[nodiscard]] bool needs_template() const noexcept { return setup_.preload.thunk != 0; }
-
-  void start_template() noexcept {
-    const std::optional<OwnerId> member = registrar_.claim();
-    if (template_.start(start_, member) < 0) {
-      registrar_.give_back(member);
-      startup_.note_refusal(false, now_);
-      return;
-    }
-    template_announced_ = registrar_.enter(template_.pid(), template_.pidfd(), member);
-  }
-
-  // A copy of this process, or of the template.
-  long copy_for_worker(const WorkerStart& worker, sys::Fd& pidfd) noexcept {
-    if (needs_template()) return template_.bear(worker.me, worker.member, worker.errors, pidfd);
-    // Until the worker has dispositions of its own, ours would swallow a SIGTERM meant for it.
-    sys::SignalsBlocked blocked;
-    const long pid = sys::clone_quiet(pidfd, sys::signal_number::kChildEnded);
-    if (pid == 0) {
-      blocked.keep();
-      worker_main(worker);
-    }
-    return pid;
-  }
-
-  bool start_worker(std::uint32_t index) noexcept {
-    const std::uint16_t slot = tenants_.free_slot();
-    if (slot == 0) return false;
-    const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
-    if (!id) return false;
-    const std::optional<OwnerId> member = registrar_.claim();
-    clear_desk(view_.desk(slot));
-    shm::WorkerEntry& entry = view_.entry(slot);
-    entry.role.store(WorkerRole::parked, std::memory_order_relaxed);
-    view_.note(slot).length.store(0, std::memory_order_relaxed);
-    view_.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
-    const int parent = needs_template() ? template_.pid() : sys::process_id();
-    const std::uint64_t memory = memory_.measure(parent);
-    sys::Fd pidfd;
-    const sys::Fd errors = relay_.open(slot);
-    const WorkerStart worker{start_, *id, member, sys::process_id(), errors.get()};
-    const long pid = copy_for_worker(worker, pidfd);
-    if (pid < 0) {
-      relay_.close(slot);
-      owners_.release(*id);
-      registrar_.give_back(member);
-      entry.role.store(WorkerRole::none, std::memory_order_relaxed);
-      // A pool that has workers goes on with them.
-      startup_.note_refusal(tenants_.count() != 0, now_);
-      return false;
-    }
-    owners_.settle(*id, static_cast<std::int32_t>(pid));
-    entry.pid.store(static_cast<std::int32_t>(pid), std::memory_order_relaxed);
-    const bool announced = registrar_.enter(static_cast<std::int32_t>(pid), pidfd.get(), member);
-    Tenant& tenant = tenants_.move_in(*id, static_cast<std::int32_t>(pid), std::move(pidfd));
-    tenant.member = member;
-    tenant.announced = announced;
-    memory_.begin(tenant, memory);
-    if (index == kNoIndex) {
-      seats_.park(tenant);
-    } else {
-      seats_.take(tenant, index);
-    }
-    return true;
   }
 
   // What workers' children left behind is ours, as a subreaper's. The groups of workers that live
@@ -457,9 +360,7 @@ class Supervisor {
     }
     if (ending_.has_begun()) wake_ns = std::min(wake_ns, ending_.kill_at_ns());
     if (!ending_.has_begun()) wake_ns = std::min(wake_ns, memory_.next_look_ns());
-    if (!ending_.has_begun() && startup_.next_start_ns() > now_) {
-      wake_ns = std::min(wake_ns, startup_.next_start_ns());
-    }
+    if (!ending_.has_begun()) wake_ns = std::min(wake_ns, births_.next_start_ns(now_));
     wake_ns = std::min(wake_ns, arenas_.next_trim_ns(now_));
     wake_ns = std::min(wake_ns, relay_.next_look_ns());
     wake_ns = std::min(wake_ns, clock_.promise(wake_ns));
@@ -483,12 +384,12 @@ class Supervisor {
   const WorkerSetup& setup_;
   StderrRelay relay_;
   Template template_;
-  bool template_announced_ = false;
   Tenants tenants_;
   Seats seats_;
   Ending ending_;
   StartupWatch startup_;
   MemoryWatch memory_;
+  Births births_;
   std::int64_t now_ = 0;
 
   std::uint32_t answered_doubts_ = 0;
@@ -508,55 +409,6 @@ bool announce(const SupervisorStart& start) noexcept {
 }
 
 }  // namespace
-
-namespace {
-
-struct SupervisorJob {
-  static constexpr std::string_view name() { return "a pool's supervisor"; }
-
-  static void run(detail::TaskFrame& frame) {
-    // Both live as long as the process.
-    static auto* const order = new SupervisorOrder(decode<SupervisorOrder>(frame.arguments()));
-    find_inner_threads();
-    // Its control group need not be the caller's.
-    order->setup.memory_events = sys::cgroup_memory_events();
-    const std::vector<int>& passed = start::passed_descriptors();
-    const int fd = passed.at(0);
-    std::array descriptors = {-1, -1, -1};
-    if (order->setup.has_surroundings) {
-      std::size_t next = 1;
-      descriptors[0] = passed.at(next++);
-      if (order->setup.has_output) descriptors[1] = passed.at(next++);
-      if (order->setup.has_errors) descriptors[2] = passed.at(next++);
-    }
-    const PoolGeometry geometry =
-        PoolGeometry::make(order->max_tasks, order->workers, order->payload_bytes);
-    static const auto* const segment = new shm::Segment(sys::Fd(fd), geometry.end);
-    warden::Family& family = *warden::Family::current();
-    supervisor_main({PoolView(segment->base(), geometry), fd, order->arena_limit_bytes,
-                     order->workers, order->restart_limit, &family.layout(), family.socket(),
-                     order->caller_pid, order->grace_ns, order->process_name.c_str(), 0, true,
-                     &order->setup, descriptors});
-  }
-};
-
-}  // namespace
-
-detail::SentCall send_supervisor(const SupervisorOrder& order) {
-  return {detail::thunk_of<SupervisorJob>(), nullptr, encode(order), {}};
-}
-
-// Word by word and not made anew: others look at it meanwhile, and who meant to wake the slot's
-// last worker may still ring its bell.
-void clear_desk(shm::WorkerDesk& desk) noexcept {
-  desk.stage.store(shm::WorkerStage::idle, std::memory_order_relaxed);
-  desk.intent.store(0, std::memory_order_relaxed);
-  desk.done.store(0, std::memory_order_relaxed);
-  desk.crash.store(shm::CrashReport::none, std::memory_order_relaxed);
-  desk.prepared.store(0, std::memory_order_relaxed);
-  desk.setup.store(shm::SetupStage::none, std::memory_order_relaxed);
-  desk.wish.store(shm::LeaveWish::none, std::memory_order_relaxed);
-}
 
 void supervisor_main(const SupervisorStart& start) noexcept {
   handler_control.store(&start.view.shared().control, std::memory_order_relaxed);
