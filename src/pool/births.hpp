@@ -20,10 +20,10 @@
 namespace brood::pool {
 
 // Threads: one, the supervisor's. Blocking: for as long as a copy takes. Ownership: none; what it
-// is given must outlive it. Who is born is a tenant, and the supervisor's child. Errors: what the
-// system refuses is tried again later (StartupWatch). Uses no heap. Death: of the supervisor
-// between a copy and its announcement: the kernel ends the worker, which asks for that itself. Of
-// the template while it copies: see there.
+// is given must outlive it. Who is born is a tenant, and the supervisor's child.
+// Errors: what the system refuses is tried again later (StartupWatch). Uses no heap.
+// Death: of the supervisor between a copy and its announcement: the worker has asked the kernel to
+// end with its parent. Of the template while it makes a copy: see there.
 class Births {
  public:
   Births(const SupervisorStart& start, Tenants& tenants, Seats& seats, StartupWatch& startup,
@@ -31,7 +31,7 @@ class Births {
 
   // Has a worker on each seat that is to be filled, and a spare.
   void fill_seats(std::int64_t now) noexcept;
-  // When that will do more, if it could not do all; sys::kForever: it has.
+  // When its pause after failures is over; sys::kForever: it makes none.
   [[nodiscard]] std::int64_t next_start_ns(std::int64_t now) const noexcept;
 
   // The template was reaped.

@@ -1,11 +1,11 @@
 // How a pool ends: to its caller's order, or because it can't go on.
 //
-//     goes on ---- drain, all is done ----> draining ------+
-//        |                                     |           | the grace is over
-//        +-------- terminate --------------> terminating --+
-//        |                                     |           v
-//        +-------- kill -----------------------+--------> killing ----> complete
-//        +-------- break_pool ----------------------------^    nobody is left
+//   goes on --+-- drain, when all is done --> draining ------+
+//             |                                  |           |
+//             |                              terminate       +-- time is up --> killing -->
+//             complete |                                  v           |                     ^
+//             +-- terminate ----------------> terminating ---+                     |
+//             +-- kill, break_pool ------------------------------------------------+
 #pragma once
 
 #include <cstdint>
@@ -32,10 +32,12 @@ class Ending {
   [[nodiscard]] bool has_begun() const noexcept { return begun_; }
   // Nor do tasks matter: those that end with their workers are PoolClosed, not WorkerDied.
   [[nodiscard]] bool drops_tasks() const noexcept { return begun_ && !draining_; }
+  // Nobody is left.
   [[nodiscard]] bool is_complete() const noexcept {
     return begun_ && tenants_.count() == 0 && template_.pid() == 0;
   }
 
+  // Goes on to what the order and the time say.
   void obey(shm::PoolOrder order, std::int64_t now) noexcept;
   // Kills all of it at the next obey().
   void break_pool(shm::PoolCondition why, std::int64_t now) noexcept;

@@ -39,14 +39,14 @@ class Seats {
   void take(Tenant& tenant, std::uint32_t index) noexcept;
   // The spare takes the seat; false: there is none.
   bool promote_spare(std::uint32_t index) noexcept;
-  // The tenant is dead: its seat, if it has one, is vacant, or there is no spare.
+  // The tenant is dead: its seat, if it has one, is vacant, or there is no spare any more.
   void vacate(const Tenant& tenant) noexcept;
 
   // As many as the caller wants now.
   void resize() noexcept;
   // What workers ask for by themselves. After all deaths are known: a spare is used as it is now.
   void grant_wishes() noexcept;
-  // The chunk that the worker has stopped at.
+  // Gives the chunk that the worker has stopped at to another one.
   void hand_on(Tenant& tenant) noexcept;
   // Seats are to be filled again for tasks that nobody comes to.
   void wake_for_tasks() noexcept;

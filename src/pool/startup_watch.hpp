@@ -12,9 +12,9 @@
 
 namespace brood::pool {
 
-// Sees how far each worker has come, and has who can't get there tried again: after a pause that
-// doubles each time, and so often. Then, or when what the user has had run first throws, it breaks
-// the pool.
+// Sees how far each worker has come. After a failure nobody starts for a pause, which doubles each
+// time. Too many failures in a row break the pool; so does the first in what the user has run
+// before the tasks, unless it need not come again (a SIGKILL from outside).
 //
 // Threads: one, the supervisor's. Blocking: never. Ownership: none; what it is given must outlive
 // it. Errors: a pool that can't start is broken, with a cause. What processes have written is

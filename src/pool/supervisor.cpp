@@ -163,8 +163,8 @@ class Supervisor {
 
   // ---- waiting
 
-  // When somebody is to look again though nothing happens: all of them, but for the task clock,
-  // which has to promise what comes of this.
+  // When there is something to do though nobody calls. Whatever has a time of its own is here, but
+  // for the task clock: it has to know the others' to promise when it will look.
   [[nodiscard]] std::int64_t next_look_ns(std::int64_t now) const noexcept {
     const std::int64_t next = std::min(arenas_.next_trim_ns(now), relay_.next_look_ns());
     if (ending_.has_begun()) return std::min(next, ending_.kill_at_ns());

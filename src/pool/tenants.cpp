@@ -31,7 +31,7 @@ Tenant* Tenants::find(int pid) noexcept {
 
 bool Tenants::knows(shm::OwnerId id) const noexcept {
   const Tenant& tenant = all_[id.slot];
-  return tenant.used() && tenant.id.slot == id.slot && tenant.id.epoch == id.epoch;
+  return tenant.used() && tenant.id == id;
 }
 
 std::uint16_t Tenants::free_slot() const noexcept {

@@ -26,7 +26,7 @@ namespace brood::pool {
 // Threads: one, the supervisor's. Blocking: finish() alone. Ownership: of the numbers of children
 // that have ended, until it reaps them; what it is given must outlive it. Errors: none. Uses no
 // heap.
-// Death: of the supervisor ends the pool; who is not reaped goes to the warden.
+// Death: of the supervisor ends the pool.
 class Undertaker {
  public:
   Undertaker(const PoolView& view, Tenants& tenants, Seats& seats, Births& births,
