@@ -54,7 +54,4 @@ detail::SentCall send_supervisor(const SupervisorOrder& order);
 // The life of the supervisor; never returns.
 [[noreturn]] void supervisor_main(const SupervisorStart& start) noexcept;
 
-// Makes a desk ready for its slot's next worker.
-void clear_desk(shm::WorkerDesk& desk) noexcept;
-
 }  // namespace brood::pool

@@ -8,11 +8,11 @@
 #include <string>
 
 #include "brood/pool.hpp"
+#include "pool/births.hpp"
 #include "pool/call.hpp"
 #include "pool/records.hpp"
 #include "pool/reply.hpp"
 #include "pool/stats.hpp"
-#include "pool/supervisor.hpp"
 #include "pool/task.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"

@@ -1,0 +1,61 @@
+// The second stage of a death: proof. What the dead owned is free again, and what they left behind
+// is ended (docs/decisions/death-in-two-stages.md; the first stage: death_watch.hpp).
+#pragma once
+
+#include <cstdint>
+
+#include "pool/audit.hpp"
+#include "pool/births.hpp"
+#include "pool/death_watch.hpp"
+#include "pool/ending.hpp"
+#include "pool/registrar.hpp"
+#include "pool/seats.hpp"
+#include "pool/stderr_relay.hpp"
+#include "pool/template.hpp"
+#include "pool/tenants.hpp"
+#include "pool/view.hpp"
+#include "shm/arena.hpp"
+#include "shm/owner_table.hpp"
+#include "sys/process.hpp"
+
+namespace brood::pool {
+
+// Reaps the supervisor's children: workers, the template, and orphans of theirs, which come to it
+// as a subreaper.
+//
+// Threads: one, the supervisor's. Blocking: finish() alone. Ownership: of the numbers of children
+// that have ended, until it reaps them; what it is given must outlive it. Errors: none. Uses no
+// heap.
+// Death: of the supervisor ends the pool.
+class Undertaker {
+ public:
+  Undertaker(const PoolView& view, Tenants& tenants, Seats& seats, Births& births,
+             DeathWatch& deaths, Audit& audit, Registrar& registrar, StderrRelay& relay,
+             shm::Arena& outbox, const Template& origin, const Ending& ending) noexcept;
+
+  // Buries those who have ended.
+  void reap(std::int64_t now) noexcept;
+
+  // At the pool's end: nobody who came from it is to stay. Gives up after a while.
+  void finish() noexcept;
+
+ private:
+  void bury(Tenant& tenant, const sys::ExitStatus& status, std::int64_t now) noexcept;
+  void kill_orphans() noexcept;
+  [[nodiscard]] bool is_ours(int pid) noexcept;
+
+  PoolView view_;
+  shm::OwnerTable owners_;
+  Tenants& tenants_;
+  Seats& seats_;
+  Births& births_;
+  DeathWatch& deaths_;
+  Audit& audit_;
+  Registrar& registrar_;
+  StderrRelay& relay_;
+  shm::Arena& outbox_;
+  const Template& template_;
+  const Ending& ending_;
+};
+
+}  // namespace brood::pool
