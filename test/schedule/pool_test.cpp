@@ -349,8 +349,7 @@ TEST(PoolScheduleTest, AWorkerDiesAndTheTaskIsRunAgain) {
 TEST(PoolScheduleTest, EachBreakIsNoticed) {
   expect_breaks_noticed(
       "task, search, idle bits, settling",
-      {"task.cpp", "work_search.cpp", "idle.hpp", "settle.cpp", "call.hpp", "dormancy.cpp",
-       "lookout.cpp"},
+      {"task.cpp", "work_search.cpp", "idle.hpp", "settle.cpp", "call.hpp", "dormancy.cpp"},
       {meeting_of_the_brisk(Idle::asleep),
        leaving_for_want_of_work(1, Idle::asleep),
        leaving_for_want_of_work(2, Idle::looking),
@@ -403,6 +402,12 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
        {"settle.cpp", "retried.fetch_add", Damage::tear, "the same"},
        {"settle.cpp", "retried.fetch_add", Damage::drop, "a figure of the statistics"}},
       20'000);
+}
+
+TEST(PoolScheduleTest, EachBreakOfTheLookoutIsNoticed) {
+  expect_breaks_noticed(
+      "looking out", {"lookout.cpp"},
+      {meeting_of_the_brisk(Idle::asleep), meeting_later(Idle::asleep, Pace::brisk)}, {}, 100'000);
 }
 
 }  // namespace
