@@ -239,9 +239,9 @@ class WorkerStepTest : public testing::TestWithParam<Case> {
 
   [[nodiscard]] bool is_asleep(std::uint16_t slot) const {
     const auto& view = spy_->view();
-    const auto& idle = view.shared().idle[slot / 64];
+    const auto& idle = view.shared().idle[slot / shm::kIdleSlots];
     const auto process = look_at(view.entry(slot).pid.load());
-    return (idle.sleeping.load() & std::uint64_t{1} << (slot % 64)) != 0 && process &&
+    return (idle.state.load() & std::uint64_t{1} << (slot % shm::kIdleSlots)) != 0 && process &&
            process->state == 'S';
   }
 
