@@ -25,7 +25,7 @@ namespace {
 
 constexpr std::array<char, 16> kMagic = {'b', 'r', 'o', 'o', 'd', ' ', 'k', 'e',
                                          'p', 't', ' ', 't', 'a', 's', 'k', '\n'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 struct Prefix {
   std::array<char, 16> magic = kMagic;

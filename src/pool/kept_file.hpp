@@ -50,7 +50,8 @@ struct KeptCall {
 };
 
 struct KeptDetails {
-  std::string program;  // its path
+  std::string program;    // its path
+  bool has_init = false;  // it calls init(), which runs a task again when it is called to
   std::string program_build_id;
   std::string pool;
   std::string task;
