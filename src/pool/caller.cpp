@@ -30,6 +30,7 @@
 #include "pool/supervisor.hpp"
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
+#include "pool/task_name.hpp"
 #include "pool/view.hpp"
 #include "pool/watches.hpp"
 #include "pool/worker_setup.hpp"
@@ -373,8 +374,8 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] PoolStats stats() const override {
     require_mine();
-    PoolStats stats = pool::read_stats(
-        view_, workers_, [this](std::uint32_t index) { return records_->name_of(index); });
+    PoolStats stats =
+        pool::read_stats(view_, workers_, [this](TaskTicket task) { return name_of(task); });
     stats.cancelled = cancelled_.load(std::memory_order_relaxed);
     stats.done += ended_waiting_.load(std::memory_order_relaxed);
     return stats;
@@ -454,7 +455,7 @@ class PoolCaller final : public detail::PoolCore {
       for_dead(task, [&](std::uint32_t element, const TaskReply& reply) {
         if (kept_->knows(task, element)) return false;
         Death death = pool::read_death(reply.bytes);
-        death.task = traits.name.empty() ? name_of_code(view_.request(task.index)) : traits.name;
+        death.task = traits.name.empty() ? name_of_code(task) : traits.name;
         keep({task, element, std::nullopt, death, traits.has_handles});
         return false;
       });
@@ -722,10 +723,13 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] std::string name_of(TaskTicket task) const {
     std::string name = records_->name_of(task.index);
-    return name.empty() ? name_of_code(view_.request(task.index)) : name;
+    return name.empty() ? name_of_code(task) : name;
   }
-  static std::string name_of_code(const shm::TaskRequest& request) {
-    return std::string(detail::find_thunk(request.thunk).name);
+  [[nodiscard]] std::string name_of_code(TaskTicket task) const {
+    // For statistics the task may have ended since, and its record be that of one being written.
+    const std::atomic_ref thunk(view_.request(task.index).thunk);
+    return pool::name_of_code(detail::find_thunk(thunk.load(std::memory_order_relaxed)),
+                              records_->function_of(task));
   }
 
   [[nodiscard]] TaskWord word_of(TaskTicket task) const noexcept {

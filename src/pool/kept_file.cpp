@@ -9,14 +9,12 @@
 
 #include "brood/codec.hpp"
 #include "brood/error.hpp"
-#include "start/demangle.hpp"
+#include "start/backtrace.hpp"
 #include "start/printable.hpp"
 #include "sys/fd.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
 #include "sys/random.hpp"
-#include "sys/stack.hpp"
-#include "sys/symbols.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::pool {
@@ -184,14 +182,7 @@ const void* code_at(const CodePlace& place) {
 }
 
 std::optional<std::string> name_of_function(const void* function) {
-  const sys::LoadedCode code = sys::code_at(reinterpret_cast<std::uintptr_t>(function));
-  if (code.name == nullptr) return std::string();
-  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(function) - code.bias;
-  const char* path = code.name[0] == '\0' ? "/proc/self/exe" : code.name;
-  const sys::Symbol symbol = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0];
-  if (symbol.name.empty()) return symbol.name;
-  if (symbol.begin != address) return std::nullopt;
-  return demangle(symbol.name.c_str());
+  return start::name_of_function(function);
 }
 
 // ---- writing

@@ -185,6 +185,29 @@ TaskTraits Records::traits_of(std::uint32_t index) {
   return {baggage.name, !baggage.handles.empty() || bound_handles};
 }
 
+const void* Records::function_of(TaskTicket task) {
+  const std::lock_guard lock(mutex_);
+  const TaskRequest& request = view_.request(task.index);
+  const auto word =
+      shm::TaskWord::unpack(view_.state(task.index).word.load(std::memory_order_acquire));
+  if (word.generation != task.generation ||
+      request.generation.load(std::memory_order_relaxed) != task.generation) {
+    return nullptr;
+  }
+  const detail::Thunk thunk = detail::find_thunk(request.thunk);
+  if (!thunk.calls_function) return nullptr;
+  try {
+    detail::Reader in(arguments_of(request));
+    for (std::uint32_t i = 0; i < thunk.bound_fronts; ++i) {
+      static_cast<void>(in.read_scalar<detail::BoundRef>());
+    }
+    return reinterpret_cast<const void*>(
+        detail::open_function(in.read_scalar<detail::SealedFunction>()));
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
 void Records::collect() noexcept {
   const std::lock_guard lock(mutex_);
   collect_abandoned(abandoned_.size());
