@@ -161,7 +161,8 @@ class PoolCaller final : public detail::PoolCore {
     if (spec.thunk == 0 || spec.thunk > thunks_at_start_) {
       throw NotSendable(
           "brood: the code of this task was loaded after the pool was made: load it first, or make "
-          "the pool later");
+          "the pool later (one that is a global variable is made before main(), when the program's "
+          "own code is not known yet: make it in main(), or as a static variable of a function)");
     }
     if (spec.function != nullptr && !was_code_at_start(spec.function)) {
       throw NotSendable(
