@@ -33,6 +33,7 @@
 #include "pool/task_name.hpp"
 #include "pool/view.hpp"
 #include "pool/watches.hpp"
+#include "pool/worker_context.hpp"
 #include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
@@ -90,6 +91,13 @@ constexpr std::int64_t kLookUpNs = 200 * kMs;
 // A caller that has waited so long has the pool looked over; the next time after twice as long.
 constexpr std::int64_t kFirstDoubtNs = 1000 * kMs;
 constexpr std::chrono::milliseconds kTermOnTerminate{100};
+
+[[noreturn]] void throw_pool_of_program(const char* unless = "") {
+  throw Error(
+      std::string("brood: a task can't use the pools of its program: make one of its own inside "
+                  "the task") +
+      unless);
+}
 
 class PoolCaller final : public detail::PoolCore {
  public:
@@ -800,9 +808,10 @@ class PoolCaller final : public detail::PoolCore {
   [[nodiscard]] bool is_mine() const noexcept { return owner_token_ == sys::process_token(); }
 
   void require_mine() const {
-    if (!is_mine()) {
-      throw Error("brood: this pool belongs to the process that made it; make one of your own");
-    }
+    if (is_mine()) [[likely]]
+      return;
+    if (pool::is_worker()) throw_pool_of_program();
+    throw Error("brood: this pool belongs to the process that made it; make one of your own");
   }
 
   // In a forked copy: nothing here may be touched, not even given back.
@@ -872,6 +881,17 @@ DeadlineNs deadline_after(std::chrono::nanoseconds duration) noexcept {
 
 std::shared_ptr<PoolCore> PoolCore::start(const PoolOptions& options) {
   return std::make_shared<PoolCaller>(options);
+}
+
+// Not inlined into callers, where the compiler may take it that there is an object to look into.
+const std::shared_ptr<PoolCore>& require_pool(const std::shared_ptr<PoolCore>* pool) {
+  if (pool != nullptr && *pool != nullptr) [[likely]]
+    return *pool;
+  if (pool::is_worker()) {
+    throw_pool_of_program(pool == nullptr ? "" : " (if this is one, it was moved from)");
+  }
+  if (pool == nullptr) throw Error("brood: the pointer to this pool is null");
+  throw PoolClosed("brood: this pool was moved from");
 }
 
 }  // namespace detail
