@@ -43,7 +43,7 @@ class TaskTimeout : public TimeoutError {
   explicit TaskTimeout(const std::string& what, int attempts = 1)
       : TimeoutError(what), attempts_(attempts) {}
 
-  // How many attempts had ended by then; 0: it was waiting, or in its first one.
+  // How often the task was started, as Death::attempts; 0: it waited until it was too late.
   [[nodiscard]] int attempts() const noexcept { return attempts_; }
 
  private:

@@ -295,7 +295,7 @@ class PoolCaller final : public detail::PoolCore {
 
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
-    const std::uint32_t attempts = view_.state(task.index).attempts.load(std::memory_order_relaxed);
+    const std::uint32_t attempts = count_runs(task, reply.element);
     if (kept_ != nullptr && reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
     pool::throw_reply(reply, name_of(task), attempts, index);
   }
@@ -395,6 +395,17 @@ class PoolCaller final : public detail::PoolCore {
   }
 
  private:
+  // How often a task that has missed a limit was begun, or an element of it that nothing else is
+  // known of.
+  [[nodiscard]] std::uint32_t count_runs(TaskTicket task, std::uint32_t element) const noexcept {
+    shm::TaskState& state = view_.state(task.index);
+    if (!view_.request(task.index).cells) {
+      return std::atomic_ref(state.runs).load(std::memory_order_relaxed);
+    }
+    const bool is_next = element == state.progress.load(std::memory_order_relaxed);
+    return is_next ? state.attempts.load(std::memory_order_relaxed) : 0;
+  }
+
   // ---- keeping what died
 
   void keep_failed(const PoolOptions& options) {

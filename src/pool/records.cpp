@@ -132,6 +132,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   state.length = 0;
   state.kind = ReplyKind::none;
   state.busy_us = 0;
+  std::atomic_ref(state.runs).store(0, std::memory_order_relaxed);
   if (timed) {
     const std::int64_t now = sys::now_ns();
     std::memcpy(state.reply.data(), &now, sizeof now);

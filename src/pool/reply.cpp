@@ -92,9 +92,8 @@ std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
   shm::LateNote note{attempts, 0};
   if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
   const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
-  // A limit settles a task at once, whether it waits or is in its first attempt.
-  const std::string what = count == 0 ? "missed its deadline or ran for longer than it may"
-                                      : "ran for longer than it may";
+  const std::string what =
+      count == 0 ? "missed its deadline before it was run" : "ran for longer than it may";
   throw TaskTimeout("brood: " + task_name + " " + what +
                         (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
                     count);
@@ -145,7 +144,9 @@ TaskReply read_element_reply(const PoolView& view, const Records& records, TaskT
   shm::TaskState& state = view.state(task.index);
   // Of a chunk that was stopped, what had ended by then stands.
   if (const auto settled = settled_reply(state)) {
-    if (index >= state.progress.load(std::memory_order_acquire)) return *settled;
+    TaskReply reply = *settled;
+    reply.element = index;
+    if (index >= state.progress.load(std::memory_order_acquire)) return reply;
   }
   const ReplyKind whole = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
   if (whole == ReplyKind::none) return {TaskReply::Kind::no_room, {}};

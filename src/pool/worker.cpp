@@ -433,6 +433,7 @@ class Worker final : public detail::TaskFrame {
     // Once the task has ended, its record may be another's already.
     const bool has_elements = static_cast<bool>(request_->cells);
     do {
+      count_run();
       begin_attempt();
       sys::try_watched(
           [&] {
@@ -486,6 +487,16 @@ class Worker final : public detail::TaskFrame {
         std::min(request_->deadline_ns, run > shm::kNoLimitNs - now ? shm::kNoLimitNs : now + run);
     limit_ns_.store(limit, std::memory_order_relaxed);
     announce_limit(view_, me_, limit);
+  }
+
+  // What ends it by its limit may do so before it is told of this attempt's end.
+  void count_run() noexcept {
+    if (!request_->has(shm::TaskFlag::limited)) return;
+    const std::atomic_ref runs(state_->runs);
+    const std::uint16_t before = runs.load(std::memory_order_relaxed);
+    if (before != UINT16_MAX) {
+      runs.store(static_cast<std::uint16_t>(before + 1), std::memory_order_relaxed);
+    }
   }
 
   // Before the next task is claimed, whose limit this is not.

@@ -245,7 +245,9 @@ struct alignas(64) TaskState {
   sys::Atomic<std::uint32_t> attempts;
   std::uint32_t length;  // bytes of an inline reply
   ReplyKind kind;
-  std::array<std::uint8_t, 3> reserved;
+  std::uint8_t reserved;
+  // Of a task that is limited: how often a worker has begun it, as far as this counts.
+  std::uint16_t runs;
   std::array<std::byte, kInlineReplyBytes> reply;
   std::uint32_t busy_us;  // map: how long its elements took the worker that ended it
 };
