@@ -295,9 +295,10 @@ class PoolCaller final : public detail::PoolCore {
 
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
-    const std::uint32_t attempts = count_runs(task, reply.element);
-    if (kept_ != nullptr && reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
-    pool::throw_reply(reply, name_of(task), attempts, index);
+    if (reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
+    const shm::TaskRequest& request = view_.request(task.index);
+    pool::throw_reply(reply, {name_of(task), count_runs(task, reply.element), request.timeout_ns,
+                              request.deadline_ns});
   }
 
   detail::CompletionSource& completions() override {
@@ -414,12 +415,18 @@ class PoolCaller final : public detail::PoolCore {
     addresses_ = detail::Addresses::of_its_own;
   }
 
+  [[nodiscard]] Death read_death(const TaskReply& reply) const {
+    return pool::read_death(reply.bytes, setup_.setup.memory_limit_bytes);
+  }
+
   [[noreturn]] void throw_died(TaskTicket task, const TaskReply& reply, std::size_t index) const {
-    Death death = pool::read_death(reply.bytes);
+    Death death = read_death(reply);
     death.task = name_of(task);
     death.index = index;
-    const bool has_handles = records_->traits_of(task.index).has_handles;
-    death.kept = keep({task, reply.element, index, death, has_handles});
+    if (kept_ != nullptr) {
+      const bool has_handles = records_->traits_of(task.index).has_handles;
+      death.kept = keep({task, reply.element, index, death, has_handles});
+    }
     throw WorkerDied(std::move(death));
   }
 
@@ -474,7 +481,7 @@ class PoolCaller final : public detail::PoolCore {
       const pool::TaskTraits traits = records_->traits_of(task.index);
       for_dead(task, [&](std::uint32_t element, const TaskReply& reply) {
         if (kept_->knows(task, element)) return false;
-        Death death = pool::read_death(reply.bytes);
+        Death death = read_death(reply);
         death.task = traits.name.empty() ? name_of_code(task) : traits.name;
         keep({task, element, std::nullopt, death, traits.has_handles});
         return false;
@@ -686,7 +693,7 @@ class PoolCaller final : public detail::PoolCore {
         return std::make_exception_ptr(
             FamilyBroken("brood: the warden of this family of processes was killed"));
       case PoolCondition::broken_setup:
-        return pool::setup_failure(view_);
+        return pool::setup_failure(view_, setup_.setup.memory_limit_bytes);
       default:
         break;
     }

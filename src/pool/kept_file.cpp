@@ -344,7 +344,12 @@ std::string describe_death(const KeptDetails& details) {
       (details.signal != 0 ? " was killed by signal " + std::to_string(details.signal)
                            : " exited with status " + std::to_string(details.exit_code));
   if (details.fault_address != 0) text += " at address " + hexadecimal(details.fault_address);
-  if (details.out_of_memory) text += " for want of memory";
+  if (details.stack_overflow) text += " (stack overflow)";
+  if (details.memory_limit_bytes != 0) {
+    text += " for having more than " + std::to_string(details.memory_limit_bytes) + " bytes";
+  } else if (details.out_of_memory) {
+    text += " for want of memory";
+  }
   if (details.attempts > 1) text += ", attempt " + std::to_string(details.attempts);
   return text;
 }

@@ -167,6 +167,8 @@ std::string KeptTasks::write(const DeadTask& dead, const shm::TaskRequest& reque
   details.exit_code = death.exit_code;
   details.fault_address = death.fault_address;
   details.out_of_memory = death.out_of_memory;
+  details.memory_limit_bytes = death.memory_limit_bytes;
+  details.stack_overflow = death.stack_overflow;
   details.attempts = static_cast<std::uint32_t>(death.attempts);
   details.backtrace = death.backtrace;
   details.stderr_tail = death.stderr_tail;

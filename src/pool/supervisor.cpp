@@ -232,7 +232,7 @@ class Supervisor {
     cause.step = step;
     cause.pid = death.pid;
     cause.wait_status = death.wait_status;
-    cause.out_of_memory = death.out_of_memory ? 1 : 0;
+    cause.causes = death.causes;
     cause.fault_address = death.fault_address;
     cause.length = 0;
     cause.stderr_bytes = static_cast<std::uint32_t>(death.stderr_tail.size());
@@ -273,8 +273,7 @@ class Supervisor {
       return;
     }
     if (tenant.at_work()) {
-      mourn(tenant, {tenant.pid, static_cast<std::uint32_t>(*status),
-                     reported_crash(tenant).fault_address, is_out_of_memory(tenant, *status)});
+      mourn(tenant, death_of(tenant, *status));
     }
     tenant.state = TenantState::dying;
   }
@@ -301,7 +300,20 @@ class Supervisor {
     // Read once: what is checked has to be what is used.
     const std::int32_t signal = std::atomic_ref(desk.crash_signal).load(std::memory_order_relaxed);
     if (!reported || signal <= 0 || signal > kSignals) return {};
-    return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address};
+    return {
+        tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address,
+        std::atomic_ref(desk.crash_causes).load(std::memory_order_relaxed) & shm::kStackOverflow};
+  }
+
+  // Of one whose end was seen.
+  [[nodiscard]] WorkerDeath death_of(const Tenant& tenant, int wait_status) noexcept {
+    WorkerDeath death = reported_crash(tenant);
+    const auto status = static_cast<std::uint32_t>(wait_status);
+    if (death.wait_status != (status & kSignalBits)) death.causes = 0;
+    death.causes |= memory_causes(tenant, wait_status);
+    death.pid = tenant.pid;
+    death.wait_status = status;
+    return death;
   }
 
   // What its crash handler saw of its stack, and what it wrote: input.
@@ -357,7 +369,7 @@ class Supervisor {
     const bool too_often = failures_ >= start_.restart_limit;
     if (step == shm::SetupStep::none) {
       if (too_often) break_pool(PoolCondition::broken_startup);
-    } else if (too_often || death.out_of_memory || death.wait_status != sys::signal_number::kKill) {
+    } else if (too_often || death.causes != 0 || death.wait_status != sys::signal_number::kKill) {
       fail_setup(step, death, nullptr);
     }
   }
@@ -369,12 +381,13 @@ class Supervisor {
     return sys::labelled_number(setup_.memory_events.c_str(), "oom_kill").value_or(0);
   }
 
-  [[nodiscard]] bool is_out_of_memory(const Tenant& tenant, int wait_status) noexcept {
-    if ((wait_status & kSignalBits) != sys::signal_number::kKill) return false;
+  [[nodiscard]] std::uint32_t memory_causes(const Tenant& tenant, int wait_status) noexcept {
+    if ((wait_status & kSignalBits) != sys::signal_number::kKill) return 0;
     const std::uint64_t kills = count_out_of_memory_kills();
     const bool by_kernel = kills > out_of_memory_kills_;
     out_of_memory_kills_ = kills;
-    return by_kernel || tenant.out_of_memory;
+    if (tenant.out_of_memory) return shm::kOutOfMemory | shm::kOverMemoryLimit;
+    return by_kernel ? shm::kOutOfMemory : 0;
   }
 
   // As long as somebody is at work.
@@ -435,9 +448,7 @@ class Supervisor {
     const std::uint16_t slot = tenant.id.slot;
     const int wait_status = status.signal != 0 ? status.signal : status.code << 8;
     // Its report may have come after we looked for one.
-    const WorkerDeath death{tenant.pid, static_cast<std::uint32_t>(wait_status),
-                            reported_crash(tenant).fault_address,
-                            is_out_of_memory(tenant, wait_status)};
+    const WorkerDeath death = death_of(tenant, wait_status);
     const bool unheard_of = tenant.at_work() || tenant.state == TenantState::condemned;
     if (unheard_of) {
       mourn(tenant, death);
@@ -468,8 +479,7 @@ class Supervisor {
   void bury_template(const sys::ExitStatus& status) noexcept {
     const bool failed = view_.note(shm::kSupervisorSlot).length.load() != 0;
     const bool was_ready = template_.state() == Template::State::ready;
-    const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
-                            false};
+    const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status())};
     if (!template_announced_) announce(template_.pid(), template_.pidfd(), template_.member());
     template_.gone();
     if (ending_) return;

@@ -48,6 +48,14 @@ int attempts_of(const std::exception_ptr& timeout) {
   return -1;
 }
 
+std::string text_of(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
 // Until it is asked to stop; then what it returns is of no value.
 int obey() {
   while (!stop_requested()) std::this_thread::yield();
@@ -306,6 +314,25 @@ TEST_P(StopTaskTest, ADeadlineEndsARunningTaskWhateverRetriesItHas) {
   auto future = pool.submit({.deadline = deadline, .retries = 100}, hang);
   EXPECT_THROW(future.get(), TaskTimeout);
   EXPECT_EQ(pool.apply(answer), 42);
+}
+
+TEST_P(StopTaskTest, TheErrorNamesTheLimitThatWasMissed) {
+  Pool pool(impatient(1));
+  const auto text_with = [&](const TaskOptions& options) {
+    const auto thrown = thrown_by<TaskTimeout>([&] { pool.submit(options, hang).get(); });
+    return thrown == nullptr ? std::string() : text_of(thrown);
+  };
+  const auto now = std::chrono::steady_clock::now;
+  EXPECT_EQ(text_with({.timeout = 50ms, .name = "t"}),
+            "brood: t ran for longer than its timeout of 50 ms");
+  EXPECT_EQ(text_with({.timeout = 1500us, .retries = 1, .name = "t"}),
+            "brood: t ran for longer than its timeout of 1500 us (attempt 2)");
+  EXPECT_EQ(text_with({.deadline = now(), .name = "t"}),
+            "brood: t missed its deadline before it was run");
+  EXPECT_EQ(text_with({.deadline = now() + 500ms * kSlowness, .name = "t"}),
+            "brood: t missed its deadline");
+  EXPECT_EQ(text_with({.timeout = 50ms, .deadline = now() + 24h, .name = "t"}),
+            "brood: t ran for longer than its timeout of 50 ms, or missed its deadline");
 }
 
 // ---- cancelling
