@@ -43,7 +43,7 @@ class TaskTimeout : public TimeoutError {
   explicit TaskTimeout(const std::string& what, int attempts = 1)
       : TimeoutError(what), attempts_(attempts) {}
 
-  // How many attempts had ended by then; 0: it was waiting, or in its first one.
+  // How often the task was started, as Death::attempts; 0: it waited until it was too late.
   [[nodiscard]] int attempts() const noexcept { return attempts_; }
 
  private:
@@ -244,6 +244,9 @@ struct Death {
   std::string stderr_tail = {};
   bool hung = false;      // it was killed because it gave no sign of life in time
   std::string kept = {};  // the file that runs it again: see PoolOptions::keep_failed
+  // Of PoolOptions, if it was killed for having more; 0 otherwise.
+  std::uint64_t memory_limit_bytes = 0;
+  bool stack_overflow = false;  // what it hit was the end of its stack, by all appearance
 };
 
 // The process that ran the task died (killed, crashed, exited). Only this task is lost: retrying

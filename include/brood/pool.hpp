@@ -171,7 +171,7 @@ class Pool {
     };
     const auto all = std::views::iota(std::size_t{0}, count) | std::views::transform(parts);
     using Job = detail::MapJob<std::decay_t<F>, Parts, detail::Spread>;
-    static_cast<void>(detail::MapCall<Job>(core_, f, 0, all).collect(detail::kNoDeadline));
+    static_cast<void>(detail::MapCall<Job>(shared_core(), f, 0, all).collect(detail::kNoDeadline));
   }
 
   // As map(), but elements are read from the range only a bounded number ahead of the results that
@@ -226,12 +226,13 @@ class Pool {
   // A pool of another kind: ThreadPool.
   explicit Pool(std::shared_ptr<detail::PoolCore> core) noexcept : core_(std::move(core)) {}
 
-  [[nodiscard]] detail::PoolCore& core() const {
-    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
-    return *core_;
-  }
+  [[nodiscard]] detail::PoolCore& core() const { return *shared_core(); }
 
  private:
+  [[nodiscard]] const std::shared_ptr<detail::PoolCore>& shared_core() const {
+    return detail::require_pool(&core_);
+  }
+
   static PoolOptions with_workers(std::size_t workers) {
     PoolOptions options;
     options.workers = workers;
@@ -248,11 +249,12 @@ class Pool {
                 Args&&... args) {
     using Call = detail::Call<std::decay_t<F>, Args...>;
     using Submitted = std::optional<Future<typename Call::Result>>;
-    const detail::Admission admission(core(), deadline);
+    const std::shared_ptr<detail::PoolCore>& core = shared_core();
+    const detail::Admission admission(*core, deadline);
     if (!admission) return Submitted();
     detail::TaskSpec spec = defaults;
-    const detail::TaskTicket task = Call::submit(core(), spec, f, std::forward<Args>(args)...);
-    return Submitted(Future<typename Call::Result>(core_, task));
+    const detail::TaskTicket task = Call::submit(*core, spec, f, std::forward<Args>(args)...);
+    return Submitted(Future<typename Call::Result>(core, task));
   }
   template <class F, class... Args>
   auto admitted(const TaskOptions& options, detail::DeadlineNs deadline, F& f, Args&&... args) {
@@ -264,7 +266,7 @@ class Pool {
   template <class How, class F, class Range>
   auto mapped(F& f, Range&& range, const MapOptions& options) {
     using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
-    return detail::MapCall<Job>(core_, f, options.chunk_size, range, options.progress);
+    return detail::MapCall<Job>(shared_core(), f, options.chunk_size, range, options.progress);
   }
 
   template <class How, class F, class Range>
@@ -272,7 +274,7 @@ class Pool {
     using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
     const detail::DeadlineNs limit = deadline_of(options);
     return MapFuture<typename Job::Result>(
-        std::make_unique<detail::MapCall<Job>>(core_, f, options.chunk_size, range), limit);
+        std::make_unique<detail::MapCall<Job>>(shared_core(), f, options.chunk_size, range), limit);
   }
 
   template <bool as_results, bool ordered, class F, class Range>
@@ -283,7 +285,7 @@ class Pool {
     static_assert(as_results || !std::is_void_v<typename Job::Result>,
                   "brood: imap() of a function without a result: take imap_results() or map()");
     return LazyResults<Source, typename Job::Result, as_results>(
-        Source(core_, f, std::views::all(std::forward<Range>(range)), options.chunk_size,
+        Source(shared_core(), f, std::views::all(std::forward<Range>(range)), options.chunk_size,
                options.timeout));
   }
 

@@ -46,8 +46,9 @@ struct InitOptions {
 // returns, so nothing after it in main() runs there; `argc` and `argv` are what the program was
 // called with.
 //
-// A program that was called as `PROGRAM --brood-replay FILE`, with nothing else, runs the task that
-// is kept in the file (see replay.hpp), and exits without having returned either.
+// A program that was called as `PROGRAM --brood-replay FILE` (or `--brood-replay=FILE`) runs the
+// task that is kept in the file (see replay.hpp), and exits without having returned either; called
+// with anything beside that it says so and exits with 1.
 //
 //   Threads:   none may run yet (see allow_threads).
 //   Blocking:  for the copy of this process that is made, a millisecond and the time of one fork.

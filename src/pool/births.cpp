@@ -130,8 +130,7 @@ void Births::start_template(std::int64_t now) noexcept {
 void Births::bury_template(const sys::ExitStatus& status, bool pool_ends,
                            std::int64_t now) noexcept {
   const bool was_ready = template_.state() == Template::State::ready;
-  const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status()), 0,
-                          false};
+  const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status())};
   // What it held among the family's objects is the warden's to give back.
   if (!template_announced_) {
     registrar_.announce(template_.pid(), template_.pidfd(), template_.member());

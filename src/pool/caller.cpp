@@ -30,8 +30,10 @@
 #include "pool/supervisor.hpp"
 #include "pool/task.hpp"
 #include "pool/task_clock.hpp"
+#include "pool/task_name.hpp"
 #include "pool/view.hpp"
 #include "pool/watches.hpp"
+#include "pool/worker_context.hpp"
 #include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
 #include "shm/segment.hpp"
@@ -89,6 +91,13 @@ constexpr std::int64_t kLookUpNs = 200 * kMs;
 // A caller that has waited so long has the pool looked over; the next time after twice as long.
 constexpr std::int64_t kFirstDoubtNs = 1000 * kMs;
 constexpr std::chrono::milliseconds kTermOnTerminate{100};
+
+[[noreturn]] void throw_pool_of_program(const char* unless = "") {
+  throw Error(
+      std::string("brood: a task can't use the pools of its program: make one of its own inside "
+                  "the task") +
+      unless);
+}
 
 class PoolCaller final : public detail::PoolCore {
  public:
@@ -160,7 +169,8 @@ class PoolCaller final : public detail::PoolCore {
     if (spec.thunk == 0 || spec.thunk > thunks_at_start_) {
       throw NotSendable(
           "brood: the code of this task was loaded after the pool was made: load it first, or make "
-          "the pool later");
+          "the pool later (one that is a global variable is made before main(), when the program's "
+          "own code is not known yet: make it in main(), or as a static variable of a function)");
     }
     if (spec.function != nullptr && !was_code_at_start(spec.function)) {
       throw NotSendable(
@@ -285,9 +295,10 @@ class PoolCaller final : public detail::PoolCore {
 
   [[noreturn]] void throw_reply(TaskTicket task, const TaskReply& reply,
                                 std::size_t index) const override {
-    const std::uint32_t attempts = view_.state(task.index).attempts.load(std::memory_order_relaxed);
-    if (kept_ != nullptr && reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
-    pool::throw_reply(reply, name_of(task), attempts, index);
+    if (reply.kind == TaskReply::Kind::died) throw_died(task, reply, index);
+    const shm::TaskRequest& request = view_.request(task.index);
+    pool::throw_reply(reply, {name_of(task), count_runs(task, reply.element), request.timeout_ns,
+                              request.deadline_ns});
   }
 
   detail::CompletionSource& completions() override {
@@ -373,8 +384,8 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] PoolStats stats() const override {
     require_mine();
-    PoolStats stats = pool::read_stats(
-        view_, workers_, [this](std::uint32_t index) { return records_->name_of(index); });
+    PoolStats stats =
+        pool::read_stats(view_, workers_, [this](TaskTicket task) { return name_of(task); });
     stats.cancelled = cancelled_.load(std::memory_order_relaxed);
     stats.done += ended_waiting_.load(std::memory_order_relaxed);
     return stats;
@@ -385,6 +396,17 @@ class PoolCaller final : public detail::PoolCore {
   }
 
  private:
+  // How often a task that has missed a limit was begun, or an element of it that nothing else is
+  // known of.
+  [[nodiscard]] std::uint32_t count_runs(TaskTicket task, std::uint32_t element) const noexcept {
+    shm::TaskState& state = view_.state(task.index);
+    if (!view_.request(task.index).cells) {
+      return std::atomic_ref(state.runs).load(std::memory_order_relaxed);
+    }
+    const bool is_next = element == state.progress.load(std::memory_order_relaxed);
+    return is_next ? state.attempts.load(std::memory_order_relaxed) : 0;
+  }
+
   // ---- keeping what died
 
   void keep_failed(const PoolOptions& options) {
@@ -393,12 +415,18 @@ class PoolCaller final : public detail::PoolCore {
     addresses_ = detail::Addresses::of_its_own;
   }
 
+  [[nodiscard]] Death read_death(const TaskReply& reply) const {
+    return pool::read_death(reply.bytes, setup_.setup.memory_limit_bytes);
+  }
+
   [[noreturn]] void throw_died(TaskTicket task, const TaskReply& reply, std::size_t index) const {
-    Death death = pool::read_death(reply.bytes);
+    Death death = read_death(reply);
     death.task = name_of(task);
     death.index = index;
-    const bool has_handles = records_->traits_of(task.index).has_handles;
-    death.kept = keep({task, reply.element, index, death, has_handles});
+    if (kept_ != nullptr) {
+      const bool has_handles = records_->traits_of(task.index).has_handles;
+      death.kept = keep({task, reply.element, index, death, has_handles});
+    }
     throw WorkerDied(std::move(death));
   }
 
@@ -453,8 +481,8 @@ class PoolCaller final : public detail::PoolCore {
       const pool::TaskTraits traits = records_->traits_of(task.index);
       for_dead(task, [&](std::uint32_t element, const TaskReply& reply) {
         if (kept_->knows(task, element)) return false;
-        Death death = pool::read_death(reply.bytes);
-        death.task = traits.name.empty() ? name_of_code(view_.request(task.index)) : traits.name;
+        Death death = read_death(reply);
+        death.task = traits.name.empty() ? name_of_code(task) : traits.name;
         keep({task, element, std::nullopt, death, traits.has_handles});
         return false;
       });
@@ -665,7 +693,7 @@ class PoolCaller final : public detail::PoolCore {
         return std::make_exception_ptr(
             FamilyBroken("brood: the warden of this family of processes was killed"));
       case PoolCondition::broken_setup:
-        return pool::setup_failure(view_);
+        return pool::setup_failure(view_, setup_.setup.memory_limit_bytes);
       default:
         break;
     }
@@ -722,10 +750,13 @@ class PoolCaller final : public detail::PoolCore {
 
   [[nodiscard]] std::string name_of(TaskTicket task) const {
     std::string name = records_->name_of(task.index);
-    return name.empty() ? name_of_code(view_.request(task.index)) : name;
+    return name.empty() ? name_of_code(task) : name;
   }
-  static std::string name_of_code(const shm::TaskRequest& request) {
-    return std::string(detail::find_thunk(request.thunk).name);
+  [[nodiscard]] std::string name_of_code(TaskTicket task) const {
+    // For statistics the task may have ended since, and its record be that of one being written.
+    const std::atomic_ref thunk(view_.request(task.index).thunk);
+    return pool::name_of_code(detail::find_thunk(thunk.load(std::memory_order_relaxed)),
+                              records_->function_of(task));
   }
 
   [[nodiscard]] TaskWord word_of(TaskTicket task) const noexcept {
@@ -795,9 +826,10 @@ class PoolCaller final : public detail::PoolCore {
   [[nodiscard]] bool is_mine() const noexcept { return owner_token_ == sys::process_token(); }
 
   void require_mine() const {
-    if (!is_mine()) {
-      throw Error("brood: this pool belongs to the process that made it; make one of your own");
-    }
+    if (is_mine()) [[likely]]
+      return;
+    if (pool::is_worker()) throw_pool_of_program();
+    throw Error("brood: this pool belongs to the process that made it; make one of your own");
   }
 
   // In a forked copy: nothing here may be touched, not even given back.
@@ -867,6 +899,17 @@ DeadlineNs deadline_after(std::chrono::nanoseconds duration) noexcept {
 
 std::shared_ptr<PoolCore> PoolCore::start(const PoolOptions& options) {
   return std::make_shared<PoolCaller>(options);
+}
+
+// Not inlined into callers, where the compiler may take it that there is an object to look into.
+const std::shared_ptr<PoolCore>& require_pool(const std::shared_ptr<PoolCore>* pool) {
+  if (pool != nullptr && *pool != nullptr) [[likely]]
+    return *pool;
+  if (pool::is_worker()) {
+    throw_pool_of_program(pool == nullptr ? "" : " (if this is one, it was moved from)");
+  }
+  if (pool == nullptr) throw Error("brood: the pointer to this pool is null");
+  throw PoolClosed("brood: this pool was moved from");
 }
 
 }  // namespace detail

@@ -112,8 +112,13 @@ bool DeathWatch::has_left(Tenant& tenant) noexcept {
 // ---- how it died
 
 WorkerDeath DeathWatch::death_of(const Tenant& tenant, int wait_status) noexcept {
-  return {tenant.pid, static_cast<std::uint32_t>(wait_status), reported_crash(tenant).fault_address,
-          memory_.is_out_of_memory(tenant, wait_status)};
+  WorkerDeath death = reported_crash(tenant);
+  const auto status = static_cast<std::uint32_t>(wait_status);
+  if (death.wait_status != (status & kSignalBits)) death.causes = 0;
+  death.causes |= memory_.causes_of(tenant, wait_status);
+  death.pid = tenant.pid;
+  death.wait_status = status;
+  return death;
 }
 
 // What the crash handler wrote, if it did: input.
@@ -123,7 +128,8 @@ WorkerDeath DeathWatch::reported_crash(const Tenant& tenant) const noexcept {
   // Read once: what is checked has to be what is used.
   const std::int32_t signal = std::atomic_ref(desk.crash_signal).load(std::memory_order_relaxed);
   if (!reported || signal <= 0 || signal > kSignals) return {};
-  return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address};
+  return {tenant.pid, static_cast<std::uint32_t>(signal), desk.crash_address,
+          std::atomic_ref(desk.crash_causes).load(std::memory_order_relaxed) & shm::kStackOverflow};
 }
 
 // What its crash handler saw of its stack, and what it wrote: input.

@@ -9,14 +9,12 @@
 
 #include "brood/codec.hpp"
 #include "brood/error.hpp"
-#include "start/demangle.hpp"
+#include "start/backtrace.hpp"
 #include "start/printable.hpp"
 #include "sys/fd.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
 #include "sys/random.hpp"
-#include "sys/stack.hpp"
-#include "sys/symbols.hpp"
 #include "sys/syscall.hpp"
 
 namespace brood::pool {
@@ -25,7 +23,7 @@ namespace {
 
 constexpr std::array<char, 16> kMagic = {'b', 'r', 'o', 'o', 'd', ' ', 'k', 'e',
                                          'p', 't', ' ', 't', 'a', 's', 'k', '\n'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 struct Prefix {
   std::array<char, 16> magic = kMagic;
@@ -184,14 +182,7 @@ const void* code_at(const CodePlace& place) {
 }
 
 std::optional<std::string> name_of_function(const void* function) {
-  const sys::LoadedCode code = sys::code_at(reinterpret_cast<std::uintptr_t>(function));
-  if (code.name == nullptr) return std::string();
-  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(function) - code.bias;
-  const char* path = code.name[0] == '\0' ? "/proc/self/exe" : code.name;
-  const sys::Symbol symbol = sys::find_symbols(path, code.build_id, std::span(&address, 1))[0];
-  if (symbol.name.empty()) return symbol.name;
-  if (symbol.begin != address) return std::nullopt;
-  return demangle(symbol.name.c_str());
+  return start::name_of_function(function);
 }
 
 // ---- writing
@@ -353,7 +344,12 @@ std::string describe_death(const KeptDetails& details) {
       (details.signal != 0 ? " was killed by signal " + std::to_string(details.signal)
                            : " exited with status " + std::to_string(details.exit_code));
   if (details.fault_address != 0) text += " at address " + hexadecimal(details.fault_address);
-  if (details.out_of_memory) text += " for want of memory";
+  if (details.stack_overflow) text += " (stack overflow)";
+  if (details.memory_limit_bytes != 0) {
+    text += " for having more than " + std::to_string(details.memory_limit_bytes) + " bytes";
+  } else if (details.out_of_memory) {
+    text += " for want of memory";
+  }
   if (details.attempts > 1) text += ", attempt " + std::to_string(details.attempts);
   return text;
 }

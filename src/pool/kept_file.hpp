@@ -50,7 +50,8 @@ struct KeptCall {
 };
 
 struct KeptDetails {
-  std::string program;  // its path
+  std::string program;    // its path
+  bool has_init = false;  // it calls init(), which runs a task again when it is called to
   std::string program_build_id;
   std::string pool;
   std::string task;
@@ -60,6 +61,8 @@ struct KeptDetails {
   std::int32_t exit_code = 0;
   std::uint64_t fault_address = 0;
   bool out_of_memory = false;
+  std::uint64_t memory_limit_bytes = 0;
+  bool stack_overflow = false;
   std::uint32_t attempts = 1;
   std::string backtrace;
   std::string stderr_tail;

@@ -10,6 +10,7 @@
 
 #include "brood/detail/callable.hpp"
 #include "brood/log.hpp"
+#include "start/init.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
 #include "sys/symbols.hpp"
@@ -154,6 +155,7 @@ std::string KeptTasks::write(const DeadTask& dead, const shm::TaskRequest& reque
   const Death& death = dead.death;
   KeptDetails details;
   details.program = sys::program_path();
+  details.has_init = start::has_init();
   details.program_build_id = build_id_of_program();
   details.pool = pool_;
   details.task = death.task;
@@ -165,6 +167,8 @@ std::string KeptTasks::write(const DeadTask& dead, const shm::TaskRequest& reque
   details.exit_code = death.exit_code;
   details.fault_address = death.fault_address;
   details.out_of_memory = death.out_of_memory;
+  details.memory_limit_bytes = death.memory_limit_bytes;
+  details.stack_overflow = death.stack_overflow;
   details.attempts = static_cast<std::uint32_t>(death.attempts);
   details.backtrace = death.backtrace;
   details.stderr_tail = death.stderr_tail;

@@ -73,12 +73,13 @@ bool MemoryWatch::is_at_work(const Tenant& tenant) const noexcept {
   return tenant.at_work() && !(idle && startup_.is_set_up(tenant));
 }
 
-bool MemoryWatch::is_out_of_memory(const Tenant& tenant, int wait_status) noexcept {
-  if ((wait_status & kSignalBits) != sys::signal_number::kKill) return false;
+std::uint32_t MemoryWatch::causes_of(const Tenant& tenant, int wait_status) noexcept {
+  if ((wait_status & kSignalBits) != sys::signal_number::kKill) return 0;
   const std::uint64_t kills = count_kills();
   const bool by_kernel = kills > kills_;
   kills_ = kills;
-  return by_kernel || tenant.out_of_memory;
+  if (tenant.out_of_memory) return shm::kOutOfMemory | shm::kOverMemoryLimit;
+  return by_kernel ? shm::kOutOfMemory : 0;
 }
 
 std::uint64_t MemoryWatch::count_kills() const noexcept {

@@ -37,8 +37,8 @@ class MemoryWatch {
   // When it is to be called next without being asked.
   [[nodiscard]] std::int64_t next_look_ns() const noexcept;
 
-  // Whether one that died so died for want of memory.
-  [[nodiscard]] bool is_out_of_memory(const Tenant& tenant, int wait_status) noexcept;
+  // What memory has to do with such a death.
+  [[nodiscard]] std::uint32_t causes_of(const Tenant& tenant, int wait_status) noexcept;
 
  private:
   [[nodiscard]] bool is_wanted() const noexcept;

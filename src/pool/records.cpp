@@ -132,6 +132,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   state.length = 0;
   state.kind = ReplyKind::none;
   state.busy_us = 0;
+  std::atomic_ref(state.runs).store(0, std::memory_order_relaxed);
   if (timed) {
     const std::int64_t now = sys::now_ns();
     std::memcpy(state.reply.data(), &now, sizeof now);
@@ -183,6 +184,29 @@ TaskTraits Records::traits_of(std::uint32_t index) {
   const detail::TaskBaggage& baggage = found->second;
   const bool bound_handles = baggage.blob != nullptr && baggage.blob->has_handles();
   return {baggage.name, !baggage.handles.empty() || bound_handles};
+}
+
+const void* Records::function_of(TaskTicket task) {
+  const std::lock_guard lock(mutex_);
+  const TaskRequest& request = view_.request(task.index);
+  const auto word =
+      shm::TaskWord::unpack(view_.state(task.index).word.load(std::memory_order_acquire));
+  if (word.generation != task.generation ||
+      request.generation.load(std::memory_order_relaxed) != task.generation) {
+    return nullptr;
+  }
+  const detail::Thunk thunk = detail::find_thunk(request.thunk);
+  if (!thunk.calls_function) return nullptr;
+  try {
+    detail::Reader in(arguments_of(request));
+    for (std::uint32_t i = 0; i < thunk.bound_fronts; ++i) {
+      static_cast<void>(in.read_scalar<detail::BoundRef>());
+    }
+    return reinterpret_cast<const void*>(
+        detail::open_function(in.read_scalar<detail::SealedFunction>()));
+  } catch (const Error&) {
+    return nullptr;
+  }
 }
 
 void Records::collect() noexcept {

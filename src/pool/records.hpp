@@ -55,6 +55,8 @@ class Records {
   // The name that the user gave the task in that record; empty if none.
   [[nodiscard]] std::string name_of(std::uint32_t index);
   [[nodiscard]] TaskTraits traits_of(std::uint32_t index);
+  // The plain function that the task calls; nullptr: none, or the task is gone.
+  [[nodiscard]] const void* function_of(detail::TaskTicket task);
 
   // Tasks that are done and given up are set aside where `is_wanted` says so, instead of their
   // records being freed. It is asked under the lock, and must call nothing here that locks. Before

@@ -21,7 +21,6 @@
 #include "start/demangle.hpp"
 #include "sys/event_fd.hpp"
 #include "sys/fd.hpp"
-#include "sys/identity.hpp"
 #include "sys/procfs.hpp"
 
 namespace brood::pool {
@@ -148,8 +147,7 @@ std::atomic_flag is_replaying;
 class ReplayedWorker {
  public:
   ReplayedWorker() : stop_fd_(sys::open_event()) {
-    const std::uint64_t token = worker_context().token;
-    if (token != 0 && token == sys::process_token()) {
+    if (is_worker()) {
       throw Error("brood: a worker can't be another one meanwhile: replay() is not for tasks");
     }
     if (is_replaying.test_and_set()) {

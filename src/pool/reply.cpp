@@ -87,22 +87,45 @@ std::optional<TaskReply> settled_reply(const shm::TaskState& state) noexcept {
   return TaskReply{word.expired ? TaskReply::Kind::timed_out : TaskReply::Kind::cancelled, {}};
 }
 
-[[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, std::string task_name,
-                                  std::uint32_t attempts) {
-  shm::LateNote note{attempts, 0};
+// "1500 ms"
+std::string text_of(std::int64_t ns) {
+  struct Unit {
+    std::int64_t ns;
+    const char* name;
+  };
+  for (const Unit& unit : {Unit{1'000'000'000, " s"}, {1'000'000, " ms"}, {1000, " us"}}) {
+    if (ns % unit.ns == 0) return std::to_string(ns / unit.ns) + unit.name;
+  }
+  return std::to_string(ns) + " ns";
+}
+
+[[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, const TaskFacts& task) {
+  shm::LateNote note{task.runs, 0};
   if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
   const auto count = static_cast<int>(std::min(note.attempts, std::uint32_t{0xffff}));
-  // A limit settles a task at once, whether it waits or is in its first attempt.
-  const std::string what = count == 0 ? "missed its deadline or ran for longer than it may"
-                                      : "ran for longer than it may";
-  throw TaskTimeout("brood: " + task_name + " " + what +
-                        (count > 1 ? ", the last of " + std::to_string(count) + " times" : ""),
-                    count);
+  std::string what = "brood: " + task.name;
+  if (count == 0) {
+    what += " missed its deadline before it was run";
+  } else if (task.timeout_ns == shm::kNoLimitNs) {
+    what += " missed its deadline";
+  } else {
+    what += " ran for longer than its timeout of " + text_of(task.timeout_ns);
+    // Which of them it was has not been written down.
+    if (task.deadline_ns != shm::kNoLimitNs) what += ", or missed its deadline";
+  }
+  if (count > 1) what += " (attempt " + std::to_string(count) + ")";
+  throw TaskTimeout(what, count);
 }
 
 }  // namespace
 
-Death read_death(std::span<const std::byte> bytes) {
+void tell_causes(std::uint32_t causes, std::uint64_t memory_limit_bytes, Death& death) noexcept {
+  death.out_of_memory = (causes & shm::kOutOfMemory) != 0;
+  if ((causes & shm::kOverMemoryLimit) != 0) death.memory_limit_bytes = memory_limit_bytes;
+  death.stack_overflow = (causes & shm::kStackOverflow) != 0;
+}
+
+Death read_death(std::span<const std::byte> bytes, std::uint64_t memory_limit_bytes) {
   Death death;
   std::uint32_t wait_status = 0;
   if (bytes.size() >= sizeof(shm::DeathNote)) {
@@ -112,14 +135,14 @@ Death read_death(std::span<const std::byte> bytes) {
     wait_status = note.wait_status;
     death.fault_address = note.fault_address;
     death.attempts = static_cast<int>(note.attempts);
-    death.out_of_memory = note.out_of_memory == 1;
+    tell_causes(note.causes, memory_limit_bytes, death);
   } else {
     shm::CellDeathNote note{};
     std::memcpy(&note, bytes.data(), sizeof note);
     death.pid = note.pid;
     wait_status = note.wait_status;
-    death.attempts = note.attempts & (shm::kCellOutOfMemory - 1);
-    death.out_of_memory = (note.attempts & shm::kCellOutOfMemory) != 0;
+    death.attempts = static_cast<int>(note.attempts & shm::kCellAttempts);
+    tell_causes(std::uint32_t{note.attempts} >> shm::kCellCausesShift, memory_limit_bytes, death);
   }
   if (bytes.size() > sizeof(shm::DeathNote)) {
     read_evidence(bytes.subspan(sizeof(shm::DeathNote)), death);
@@ -145,7 +168,9 @@ TaskReply read_element_reply(const PoolView& view, const Records& records, TaskT
   shm::TaskState& state = view.state(task.index);
   // Of a chunk that was stopped, what had ended by then stands.
   if (const auto settled = settled_reply(state)) {
-    if (index >= state.progress.load(std::memory_order_acquire)) return *settled;
+    TaskReply reply = *settled;
+    reply.element = index;
+    if (index >= state.progress.load(std::memory_order_acquire)) return reply;
   }
   const ReplyKind whole = std::atomic_ref(state.kind).load(std::memory_order_relaxed);
   if (whole == ReplyKind::none) return {TaskReply::Kind::no_room, {}};
@@ -173,24 +198,17 @@ std::span<const std::byte> read_values_in_cells(const PoolView& view, const Reco
   return all.hold_values_only() ? all.cells : std::span<std::byte>();
 }
 
-void throw_reply(const TaskReply& reply, std::string task_name, std::uint32_t attempts,
-                 std::size_t index) {
+void throw_reply(const TaskReply& reply, TaskFacts task) {
   switch (reply.kind) {
     case TaskReply::Kind::exception: {
       RemoteInfo info;
-      info.task = std::move(task_name);
+      info.task = std::move(task.name);
       throw_encoded(reply.bytes, std::move(info));
     }
-    case TaskReply::Kind::died: {
-      Death death = read_death(reply.bytes);
-      death.task = std::move(task_name);
-      death.index = index;
-      throw WorkerDied(std::move(death));
-    }
     case TaskReply::Kind::cancelled:
-      throw Cancelled("brood: " + task_name + " was cancelled");
+      throw Cancelled("brood: " + task.name + " was cancelled");
     case TaskReply::Kind::timed_out:
-      throw_timed_out(reply.bytes, std::move(task_name), attempts);
+      throw_timed_out(reply.bytes, task);
     case TaskReply::Kind::no_room:
       throw ArenaFull("brood: the task ended with an error for which there was no shared memory");
     case TaskReply::Kind::out_of_reach:

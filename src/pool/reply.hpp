@@ -22,12 +22,20 @@ detail::TaskReply read_element_reply(const PoolView& view, const Records& record
 std::span<const std::byte> read_values_in_cells(const PoolView& view, const Records& records,
                                                 detail::TaskTicket task) noexcept;
 
-// What a reply of Kind::died says, without task and element.
-Death read_death(std::span<const std::byte> bytes);
+// What a reply of Kind::died says, without task and element. `memory_limit_bytes` is the pool's.
+Death read_death(std::span<const std::byte> bytes, std::uint64_t memory_limit_bytes);
+// What the bits of shm::kOutOfMemory and its like say.
+void tell_causes(std::uint32_t causes, std::uint64_t memory_limit_bytes, Death& death) noexcept;
 
-// Throws what a reply stands for that is no value.
-[[noreturn]] void throw_reply(const detail::TaskReply& reply, std::string task_name,
-                              std::uint32_t attempts, std::size_t index);
+// What is known of a task besides its reply, for the texts of errors.
+struct TaskFacts {
+  std::string name;
+  std::uint32_t runs = 0;  // of one that was ended by a limit
+  std::int64_t timeout_ns = shm::kNoLimitNs;
+  std::int64_t deadline_ns = shm::kNoLimitNs;
+};
+// Throws what a reply stands for that is neither a value nor a death.
+[[noreturn]] void throw_reply(const detail::TaskReply& reply, TaskFacts task);
 // For a record that was overwritten.
 [[noreturn]] void throw_overwritten();
 

@@ -163,7 +163,7 @@ void Settler::settle_chunk(std::uint32_t index, OwnerId worker, const WorkerDeat
 void Settler::tell_death(ReplyKind& kind, std::span<std::byte> place, const WorkerDeath& death,
                          std::uint32_t attempts) noexcept {
   const shm::DeathNote note{death.pid, death.wait_status, death.fault_address, attempts,
-                            death.out_of_memory ? 1U : 0U};
+                            death.causes};
   const bool fits = place.size() >= sizeof note || death.fault_address == 0;
   const bool is_all = fits && death.trace.empty() && death.stderr_tail.empty();
   if (!is_all && tell_in_block(place, death, note)) {
@@ -175,10 +175,10 @@ void Settler::tell_death(ReplyKind& kind, std::span<std::byte> place, const Work
     std::memcpy(place.data(), &note, sizeof note);
     return;
   }
-  const std::uint32_t counted = std::min<std::uint32_t>(attempts, shm::kCellOutOfMemory - 1U);
+  const std::uint32_t counted = std::min(attempts, shm::kCellAttempts);
   const shm::CellDeathNote short_note{
       death.pid, static_cast<std::uint16_t>(death.wait_status),
-      static_cast<std::uint16_t>(counted | (death.out_of_memory ? shm::kCellOutOfMemory : 0U))};
+      static_cast<std::uint16_t>(counted | death.causes << shm::kCellCausesShift)};
   std::memcpy(place.data(), &short_note, sizeof short_note);
 }
 

@@ -16,7 +16,7 @@ struct WorkerDeath {
   std::int32_t pid = 0;
   std::uint32_t wait_status = 0;
   std::uint64_t fault_address = 0;
-  bool out_of_memory = false;
+  std::uint32_t causes = 0;  // see shm::kOutOfMemory
   // Both are the settler's to read while it settles.
   std::span<const std::byte> trace = {};
   std::span<const std::byte> stderr_tail = {};

@@ -97,7 +97,7 @@ void StartupWatch::note_failure(SetupStep step, const WorkerDeath& death,
     return;
   }
   // SIGKILL comes from outside, and may not come again.
-  const bool may_recover = !death.out_of_memory && death.wait_status == sys::signal_number::kKill;
+  const bool may_recover = death.causes == 0 && death.wait_status == sys::signal_number::kKill;
   if (too_often || !may_recover) fail_setup(step, death, nullptr, now);
 }
 
@@ -109,7 +109,7 @@ void StartupWatch::fail_setup(SetupStep step, const WorkerDeath& death, const sh
   cause.step = step;
   cause.pid = death.pid;
   cause.wait_status = death.wait_status;
-  cause.out_of_memory = death.out_of_memory ? 1 : 0;
+  cause.causes = death.causes;
   cause.fault_address = death.fault_address;
   cause.length = 0;
   cause.stderr_bytes = static_cast<std::uint32_t>(death.stderr_tail.size());

@@ -3,7 +3,6 @@
 #include <atomic>
 #include <string>
 
-#include "brood/detail/thunk.hpp"
 #include "sys/procfs.hpp"
 
 namespace brood::pool {
@@ -27,10 +26,7 @@ const char* state_of(const shm::WorkerDesk& desk) noexcept {
 std::string task_of(const PoolView& view, const shm::WorkerDesk& desk, const NameOf& name_of) {
   const auto intent = shm::RingEntry::unpack(desk.intent.load(std::memory_order_relaxed));
   if (intent.generation == 0 || intent.index >= view.records()) return {};
-  if (std::string name = name_of(intent.index); !name.empty()) return name;
-  // The task may have ended since, and its record be that of a task being written.
-  const std::atomic_ref thunk(view.request(intent.index).thunk);
-  return std::string(detail::find_thunk(thunk.load(std::memory_order_relaxed)).name);
+  return name_of({intent.index, intent.generation});
 }
 
 void read_worker(const PoolView& view, std::uint16_t slot, const NameOf& name_of,

@@ -5,13 +5,14 @@
 #include <functional>
 #include <string>
 
+#include "brood/detail/pool_core.hpp"
 #include "brood/pool_options.hpp"
 #include "pool/view.hpp"
 
 namespace brood::pool {
 
-// The name that the user gave the task in a record; empty if none.
-using NameOf = std::function<std::string(std::uint32_t index)>;
+// What the task in a record is called; it may have ended meanwhile.
+using NameOf = std::function<std::string(detail::TaskTicket task)>;
 
 PoolStats read_stats(const PoolView& view, std::size_t workers, const NameOf& name_of);
 

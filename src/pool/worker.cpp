@@ -66,19 +66,31 @@ std::atomic<bool> crash_traced{false};
 // Where the stack of the thread that runs tasks is the library's own; 0: it runs none.
 std::atomic<std::uintptr_t> task_stack{0};
 
+// A frame of usual size that has no room any more; what lies above the library's own frames is no
+// stack of the task's.
+bool is_stack_overflow(const sys::Crash& crash, std::uintptr_t top) noexcept {
+  constexpr std::uintptr_t kNear = 64 * 1024;
+  const std::uintptr_t pointer = sys::stack_pointer(crash);
+  const std::uintptr_t fault = crash.fault_address;
+  if (crash.signal != sys::signal_number::kBadAddress || pointer == 0 || fault == 0) return false;
+  return fault + kNear > pointer && fault < pointer + kNear && (top == 0 || fault < top);
+}
+
 // Tells the supervisor at once: the core file that may follow takes long.
 void report_crash(const sys::Crash& crash) {
   // A child that a task has forked is not the worker.
   if (sys::process_id() != crash_pid) return;
   crash_desk->crash_signal = crash.signal;
   crash_desk->crash_address = crash.fault_address;
-  // First, for the stack may be such that looking at it is another crash.
-  crash_desk->crash.store(shm::CrashReport::note, std::memory_order_release);
   // While another thread crashes, the one that runs tasks may still write a reply.
   const bool task_stands_still = sys::thread_id() == crash_pid;
+  const std::uintptr_t top = task_stands_still ? task_stack.load(std::memory_order_relaxed) : 0;
+  crash_desk->crash_causes = is_stack_overflow(crash, top) ? shm::kStackOverflow : 0;
+  // First, for the stack may be such that looking at it is another crash.
+  crash_desk->crash.store(shm::CrashReport::note, std::memory_order_release);
   if (!crash_traced.exchange(true)) {
     shm::TraceWriter writer(crash_note->trace, crash_note->bytes);
-    writer.write_crashed(crash, task_stands_still ? task_stack.load(std::memory_order_relaxed) : 0);
+    writer.write_crashed(crash, top);
   }
   if (task_stands_still) {
     crash_desk->crash.store(shm::CrashReport::final, std::memory_order_release);
@@ -435,6 +447,7 @@ class Worker final : public detail::TaskFrame {
     // Once the task has ended, its record may be another's already.
     const bool has_elements = static_cast<bool>(request_->cells);
     do {
+      count_run();
       begin_attempt();
       sys::try_watched(
           [&] {
@@ -488,6 +501,16 @@ class Worker final : public detail::TaskFrame {
         std::min(request_->deadline_ns, run > shm::kNoLimitNs - now ? shm::kNoLimitNs : now + run);
     limit_ns_.store(limit, std::memory_order_relaxed);
     announce_limit(view_, me_, limit);
+  }
+
+  // What ends it by its limit may do so before it is told of this attempt's end.
+  void count_run() noexcept {
+    if (!request_->has(shm::TaskFlag::limited)) return;
+    const std::atomic_ref runs(state_->runs);
+    const std::uint16_t before = runs.load(std::memory_order_relaxed);
+    if (before != UINT16_MAX) {
+      runs.store(static_cast<std::uint16_t>(before + 1), std::memory_order_relaxed);
+    }
   }
 
   // Before the next task is claimed, whose limit this is not.

@@ -38,6 +38,11 @@ void become_worker(std::uint64_t pool_seed, std::size_t share) {
   context.share = share;
 }
 
+bool is_worker() noexcept {
+  const std::uint64_t token = worker_context().token;
+  return token != 0 && token == sys::process_token();
+}
+
 void destroy_worker_states() noexcept {
   std::vector<WorkerContext::State>& states = worker_context().states;
   while (!states.empty()) {
@@ -74,11 +79,8 @@ std::size_t default_workers() {
 }
 
 std::uint64_t require_worker() {
-  const std::uint64_t token = pool::worker_context().token;
-  if (token == 0 || token != sys::process_token()) {
-    throw Error("brood: this process is no worker of a pool");
-  }
-  return token;
+  if (!pool::is_worker()) throw Error("brood: this process is no worker of a pool");
+  return pool::worker_context().token;
 }
 
 void keep_worker_state(void* state, void (*destroy)(void* state)) {

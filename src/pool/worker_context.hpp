@@ -29,6 +29,8 @@ WorkerContext& worker_context() noexcept;
 
 // This process is a worker from now on, and none of what it was copied from is its own.
 void become_worker(std::uint64_t pool_seed, std::size_t share);
+// Whether it is one, and no child that a task has made.
+bool is_worker() noexcept;
 // Last made first. What a destructor throws ends the process.
 void destroy_worker_states() noexcept;
 

@@ -12,6 +12,7 @@
 #include "brood/cpu_count.hpp"
 #include "brood/detail/thunk.hpp"
 #include "pool/exception.hpp"
+#include "pool/reply.hpp"
 #include "pool/worker_context.hpp"
 #include "start/nursery.hpp"
 #include "sys/cgroup.hpp"
@@ -207,7 +208,7 @@ void write_note(shm::SetupNote& note) noexcept {
   note.length.store(static_cast<std::uint32_t>(length), std::memory_order_release);
 }
 
-std::exception_ptr setup_failure(const PoolView& view) noexcept {
+std::exception_ptr setup_failure(const PoolView& view, std::uint64_t memory_limit_bytes) noexcept {
   const shm::SetupCause& cause = view.supervisor().setup_cause;
   const std::string step = name_of(cause.step);
   try {
@@ -219,7 +220,7 @@ std::exception_ptr setup_failure(const PoolView& view) noexcept {
       death.exit_code = status.code;
       death.core_dumped = status.core;
       death.fault_address = cause.fault_address;
-      death.out_of_memory = cause.out_of_memory == 1;
+      tell_causes(cause.causes, memory_limit_bytes, death);
       death.task = step + " of a pool";
       death.stderr_tail.assign(reinterpret_cast<const char*>(cause.stderr_tail.data()),
                                std::min<std::size_t>(cause.stderr_bytes, cause.stderr_tail.size()));

@@ -65,6 +65,6 @@ void limit_inner_threads(const WorkerSetup& setup);
 void write_note(shm::SetupNote& note) noexcept;
 
 // The InitializerFailed that the condition broken_setup stands for.
-std::exception_ptr setup_failure(const PoolView& view) noexcept;
+std::exception_ptr setup_failure(const PoolView& view, std::uint64_t memory_limit_bytes) noexcept;
 
 }  // namespace brood::pool

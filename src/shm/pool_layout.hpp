@@ -162,13 +162,19 @@ struct PacketHeader {
 };
 static_assert(sizeof(PacketHeader) == 16);
 
+// What is known of a death besides how the kernel tells of it; bits.
+inline constexpr std::uint32_t kOutOfMemory = 1;
+inline constexpr std::uint32_t kOverMemoryLimit =
+    2;                                              // the same, by PoolOptions::memory_limit_bytes
+inline constexpr std::uint32_t kStackOverflow = 4;  // as its crash handler thought
+
 // What is left of a dead worker in the reply it can't give.
 struct DeathNote {
   std::int32_t pid;
   std::uint32_t wait_status;  // as wait() tells it
   std::uint64_t fault_address;
   std::uint32_t attempts;
-  std::uint32_t out_of_memory;  // 1: it died for want of memory
+  std::uint32_t causes;
 };
 static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
 
@@ -176,9 +182,10 @@ static_assert(sizeof(DeathNote) <= kInlineReplyBytes);
 struct CellDeathNote {
   std::int32_t pid;
   std::uint16_t wait_status;
-  std::uint16_t attempts;  // and kCellOutOfMemory
+  std::uint16_t attempts;  // and the causes above them
 };
-inline constexpr std::uint16_t kCellOutOfMemory = 0x8000;
+inline constexpr unsigned kCellCausesShift = 13;
+inline constexpr std::uint32_t kCellAttempts = (1U << kCellCausesShift) - 1;
 static_assert(sizeof(CellDeathNote) == 8);
 
 // Follows the DeathNote in a block, and is followed by what it counts.
@@ -245,7 +252,9 @@ struct alignas(64) TaskState {
   sys::Atomic<std::uint32_t> attempts;
   std::uint32_t length;  // bytes of an inline reply
   ReplyKind kind;
-  std::array<std::uint8_t, 3> reserved;
+  std::uint8_t reserved;
+  // Of a task that is limited: how often a worker has begun it, as far as this counts.
+  std::uint16_t runs;
   std::array<std::byte, kInlineReplyBytes> reply;
   std::uint32_t busy_us;  // map: how long its elements took the worker that ended it
 };
@@ -334,7 +343,7 @@ struct SetupCause {
   std::int32_t pid;
   std::uint32_t wait_status;
   std::uint64_t fault_address;
-  std::uint32_t out_of_memory;
+  std::uint32_t causes;
   std::uint32_t stderr_bytes;
   std::array<std::byte, kSetupNoteBytes> exception;
   std::array<std::byte, kStderrTailBytes> stderr_tail;  // of one that died
@@ -503,6 +512,7 @@ struct alignas(64) WorkerDesk {
   sys::Atomic<std::uint32_t> prepared;
   sys::Atomic<SetupStage> setup;
   sys::Atomic<LeaveWish> wish;
+  std::uint32_t crash_causes;  // with crash_signal
   // When the task or element it runs will have run for too long; 0: it runs none that is limited.
   sys::Atomic<std::int64_t> limit_ns;
 };

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <ostream>
 #include <string_view>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "shm/trace.hpp"
 #include "start/demangle.hpp"
 #include "sys/identity.hpp"
+#include "sys/stack.hpp"
 #include "sys/symbols.hpp"
 
 namespace brood::start {
@@ -28,6 +30,8 @@ std::string hex(std::uint64_t number) {
   std::snprintf(text.data(), text.size(), "0x%llx", static_cast<unsigned long long>(number));
   return text.data();
 }
+
+constexpr const char* kUnknown = "?";
 
 // A file and build id, with the places in it that have been asked for.
 using ModuleKey = std::pair<std::string, std::string>;
@@ -54,7 +58,7 @@ class KnownPlaces {
     const std::vector<sys::Symbol> symbols = sys::find_symbols(path, module.second, unknown);
     for (std::size_t i = 0; i < unknown.size(); ++i) {
       const sys::Symbol& symbol = symbols[i];
-      places[unknown[i]] = symbol.name.empty() ? "?"
+      places[unknown[i]] = symbol.name.empty() ? kUnknown
                                                : demangle(symbol.name.c_str()) + " + " +
                                                      hex(unknown[i] - symbol.begin);
       ++count_;
@@ -167,6 +171,20 @@ std::string describe_trace(std::span<const std::byte> trace) noexcept {
   } catch (...) {
     return {};
   }
+}
+
+std::optional<std::string> name_of_function(const void* code) {
+  constexpr std::string_view kBegin = " + 0x0";
+  const auto address = reinterpret_cast<std::uintptr_t>(code);
+  const sys::LoadedCode module = sys::code_at(address);
+  if (module.name == nullptr) return std::string();
+  const std::string text =
+      known_places()
+          .describe({module.name, std::string(module.build_id)}, {address - module.bias})
+          .front();
+  if (text == kUnknown) return std::string();
+  if (!text.ends_with(kBegin)) return std::nullopt;
+  return text.substr(0, text.size() - kBegin.size());
 }
 
 }  // namespace brood::start

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -13,5 +14,9 @@ namespace brood::start {
 // Threads: any. Blocking: for file reads; a name is looked up once, and kept. Errors: none: without
 // memory it is empty.
 std::string describe_trace(std::span<const std::byte> trace) noexcept;
+
+// Of the function that begins at `code`, a place in this process, as people write it; empty: its
+// module has no names; nullopt: this is in the midst of one. The same, but throws std::bad_alloc.
+std::optional<std::string> name_of_function(const void* code);
 
 }  // namespace brood::start

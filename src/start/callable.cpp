@@ -22,10 +22,9 @@ constexpr std::uintptr_t kHighestAddress = (std::uintptr_t{1} << 47) - 1;
 // The private writable memory of this process, read again when it may have changed.
 class MemoryMap {
  public:
-  bool contains(std::uintptr_t address, Addresses there) {
+  bool contains(std::uintptr_t address) {
     // Most numbers are no address of anything.
     if (!sys::is_mapped(address)) return false;
-    if (there == Addresses::of_its_own) return true;
     const std::lock_guard lock(mutex_);
     if (find(address)) return true;
     std::optional<std::vector<sys::MemoryRange>> now = sys::private_writable_memory();
@@ -50,6 +49,21 @@ MemoryMap& memory_map() {
   return *map;
 }
 
+[[noreturn]] void refuse(std::size_t at, std::string_view name, bool is_private) {
+  const std::string what =
+      is_private ? "this process's own memory" : "this program's constants or code";
+  const std::string why =
+      is_private ? ""
+                 : ". They lie elsewhere in a process that is executed afresh: under "
+                   "StartMethod::spawn, and to run again what PoolOptions::keep_failed keeps";
+  throw NotSendable(
+      "brood: this callable can't be sent: it captures a pointer, reference or view (string_view, "
+      "span) of " +
+      what + " (at byte " + std::to_string(at) + " of " + std::string(name) + ")" + why +
+      ". Send what it refers to: plain data captured by value, anything else as an argument, or "
+      "bound with brood::bind_front");
+}
+
 }  // namespace
 
 void refuse_private_pointers(std::span<const std::byte> bytes, std::string_view name,
@@ -59,13 +73,10 @@ void refuse_private_pointers(std::span<const std::byte> bytes, std::string_view 
     std::uintptr_t word = 0;
     std::memcpy(&word, bytes.data() + at, sizeof word);
     if (word < kLowestAddress || word > kHighestAddress) continue;
-    if (!memory_map().contains(word, there)) continue;
-    throw NotSendable(
-        "brood: this callable can't be sent: it captures a pointer or reference to "
-        "this process's own memory (at byte " +
-        std::to_string(at) + " of " + std::string(name) +
-        "). Capture by value, pass it as an argument, or bind "
-        "it with brood::bind_front");
+    const bool is_private = memory_map().contains(word);
+    if (is_private || (there == Addresses::of_its_own && sys::is_mapped(word))) {
+      refuse(at, name, is_private);
+    }
   }
 }
 

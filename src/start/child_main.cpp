@@ -71,6 +71,8 @@ int run_user_code(const std::string& name, const std::function<int()>& run) noex
 }
 
 void flush_streams() noexcept {
+  // A pool that is a global variable may be made before they are.
+  const std::ios_base::Init made;
   flush(std::cout);
   flush(std::clog);
   flush(std::wcout);

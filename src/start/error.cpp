@@ -51,7 +51,13 @@ std::string WorkerDied::describe(const Death& death) {
   } else {
     text += " exited with status " + std::to_string(death.exit_code);
   }
-  if (death.out_of_memory) text += " for want of memory";
+  if (death.stack_overflow) text += " (stack overflow)";
+  if (death.memory_limit_bytes != 0) {
+    text += " for having more than PoolOptions::memory_limit_bytes, " +
+            std::to_string(death.memory_limit_bytes);
+  } else if (death.out_of_memory) {
+    text += " for want of memory";
+  }
   if (!death.task.empty()) text += " while it ran " + death.task;
   if (death.attempts > 1) text += " (attempt " + std::to_string(death.attempts) + ")";
   append_tail(text, death.stderr_tail);

@@ -68,12 +68,27 @@ namespace {
 
 constinit ReplayFn the_replay = nullptr;
 
-void replay_if_asked(std::span<const std::string> arguments) {
-  if (arguments.size() != 3 || arguments[1] != kReplayArgument) return;
-  if (the_replay != nullptr) the_replay(arguments[2]);
+[[noreturn]] void refuse_replay(const std::string& why) {
   constexpr int kStderr = 2;
-  sys::write_once(kStderr, "brood: this program has no pools, so none of their tasks either\n");
+  sys::write_once(kStderr, "brood: " + why + "\n");
   sys::exit_now(1);
+}
+
+// Whatever else the program does, it is not what somebody wants who says that.
+void replay_if_asked(std::span<const std::string> arguments) {
+  const std::string with_file = std::string(kReplayArgument) + "=";
+  const auto own = std::ranges::find(arguments, "--");
+  const auto asked = std::find_if(arguments.begin(), own, [&](const std::string& argument) {
+    return argument == kReplayArgument || argument.starts_with(with_file);
+  });
+  if (asked == own || asked == arguments.begin()) return;
+  const bool is_one = *asked != kReplayArgument;
+  if (asked != arguments.begin() + 1 || arguments.size() != (is_one ? 2U : 3U)) {
+    refuse_replay(std::string(kReplayArgument) +
+                  " FILE runs a task again, and takes nothing beside it");
+  }
+  if (the_replay == nullptr) refuse_replay("this program has no pools, so none of their tasks");
+  the_replay(is_one ? asked->substr(with_file.size()) : arguments[2]);
 }
 
 // As one word of a command line.
@@ -112,9 +127,13 @@ bool make_ready(const InitOptions& options) {
 
 }  // namespace
 
-std::string replay_command(const std::string& file) {
+bool has_init() noexcept {
   const warden::Family* family = warden::Family::current();
-  if (family == nullptr || !family->has_nursery()) return "brood::replay(\"" + file + "\")";
+  return family != nullptr && family->has_nursery();
+}
+
+std::string replay_command(const std::string& file) {
+  if (!has_init()) return "brood::replay(\"" + file + "\")";
   return in_shell(sys::program_path()) + " " + std::string(kReplayArgument) + " " + in_shell(file);
 }
 

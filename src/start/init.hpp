@@ -12,7 +12,11 @@ namespace brood::start {
 // The defaults where init() was not called.
 const InitOptions& init_options() noexcept;
 
-// What init() does where the program was called to run a task again: `--brood-replay FILE`.
+// Whether this process, or the one that it is a child of, has called init().
+bool has_init() noexcept;
+
+// What init() does where the program was called to run a task again: `--brood-replay FILE`, or with
+// = between them.
 using ReplayFn = void (*)(const std::string& file);  // does not return
 void on_replay(ReplayFn replay) noexcept;
 inline constexpr std::string_view kReplayArgument = "--brood-replay";

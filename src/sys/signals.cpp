@@ -20,7 +20,8 @@ static_assert(signal_number::kKill == SIGKILL && signal_number::kTerminate == SI
               signal_number::kInterrupt == SIGINT && signal_number::kChildEnded == SIGCHLD &&
               signal_number::kStop == SIGSTOP && signal_number::kHangUp == SIGHUP &&
               signal_number::kContinue == SIGCONT && signal_number::kPipe == SIGPIPE &&
-              signal_number::kFileTooLarge == SIGXFSZ && signal_number::kInputOutput == SIGIO);
+              signal_number::kBadAddress == SIGSEGV && signal_number::kFileTooLarge == SIGXFSZ &&
+              signal_number::kInputOutput == SIGIO);
 
 constexpr int kSignals = 64;
 constexpr std::array kCrashSignals = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};

@@ -65,7 +65,7 @@ class SignalsBlocked {
 struct Crash {
   int signal;
   std::uintptr_t fault_address;  // 0 if the signal has none
-  void* machine;                 // the registers, for walk_crashed_stack()
+  void* machine;                 // the registers, for walk_crashed_stack() and stack_pointer()
 };
 
 // Calls `report` (async-signal-safe, noexcept) on SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT,
@@ -82,6 +82,7 @@ inline constexpr int kChildEnded = 17;
 inline constexpr int kStop = 19;
 inline constexpr int kContinue = 18;
 inline constexpr int kPipe = 13;
+inline constexpr int kBadAddress = 11;
 inline constexpr int kFileTooLarge = 25;
 inline constexpr int kInputOutput = 29;
 }  // namespace signal_number

@@ -23,6 +23,9 @@ namespace {
 std::uintptr_t program_counter(const ucontext_t& machine) noexcept {
   return static_cast<std::uintptr_t>(machine.uc_mcontext.gregs[REG_RIP]);
 }
+std::uintptr_t stack_pointer(const ucontext_t& machine) noexcept {
+  return static_cast<std::uintptr_t>(machine.uc_mcontext.gregs[REG_RSP]);
+}
 // What a function that has not begun yet would return to.
 std::uintptr_t return_address(const ucontext_t& machine) noexcept {
   return *reinterpret_cast<const std::uintptr_t*>(machine.uc_mcontext.gregs[REG_RSP]);
@@ -35,12 +38,14 @@ void step_out(ucontext_t& machine, std::uintptr_t to) noexcept {
 std::uintptr_t program_counter(const ucontext_t& machine) noexcept {
   return machine.uc_mcontext.pc;
 }
+std::uintptr_t stack_pointer(const ucontext_t& machine) noexcept { return machine.uc_mcontext.sp; }
 std::uintptr_t return_address(const ucontext_t& machine) noexcept {
   return machine.uc_mcontext.regs[30];
 }
 void step_out(ucontext_t& machine, std::uintptr_t to) noexcept { machine.uc_mcontext.pc = to; }
 #else
 std::uintptr_t program_counter(const ucontext_t&) noexcept { return 0; }
+std::uintptr_t stack_pointer(const ucontext_t&) noexcept { return 0; }
 std::uintptr_t return_address(const ucontext_t&) noexcept { return 0; }
 void step_out(ucontext_t&, std::uintptr_t) noexcept {}
 #endif
@@ -117,6 +122,10 @@ void walk_stack(VisitFrame visit, void* context, std::uintptr_t end) noexcept {
   if (!can_walk_stack()) return;
   Walk walk{visit, context, end, 0, false, false};
   ::_Unwind_Backtrace(visit_frame, &walk);
+}
+
+std::uintptr_t stack_pointer(const Crash& crash) noexcept {
+  return crash.machine == nullptr ? 0 : stack_pointer(*static_cast<ucontext_t*>(crash.machine));
 }
 
 void walk_crashed_stack(const Crash& crash, VisitFrame visit, void* context,

@@ -27,6 +27,9 @@ bool can_walk_stack() noexcept;
 using VisitFrame = bool (*)(std::uintptr_t address, void* context);
 void walk_stack(VisitFrame visit, void* context, std::uintptr_t end) noexcept;
 
+// Where the stack was when it crashed; 0: not known.
+std::uintptr_t stack_pointer(const Crash& crash) noexcept;
+
 // The same from the instruction that crashed on; in the handler.
 void walk_crashed_stack(const Crash& crash, VisitFrame visit, void* context,
                         std::uintptr_t end) noexcept;

@@ -109,7 +109,27 @@ TEST_P(CrashReportTest, AStackOverflowIsFound) {
   EXPECT_TRUE(line_with(death.backtrace, "overflow_the_stack(int)").starts_with("#0 "))
       << death.backtrace;
   EXPECT_EQ(std::ranges::count(death.backtrace, '\n'), 32);
+  EXPECT_TRUE(death.stack_overflow);
+  const std::string what = WorkerDied(death).what();
+  EXPECT_NE(what.find("signal 11 (stack overflow) while"), std::string::npos) << what;
   EXPECT_EQ(pool.apply(twice, 2), 4);
+}
+
+TEST_P(CrashReportTest, OtherFaultsAreNoStackOverflow) {
+  Pool pool(with(1));
+  EXPECT_FALSE(death_of([&] { pool.apply(caller_of_the_static_function, 1); }).stack_overflow);
+  EXPECT_FALSE(death_of([&] { pool.apply(call_no_function, 1); }).stack_overflow);
+  EXPECT_FALSE(death_of([&] { pool.apply(raise_in_a_task, SIGSEGV); }).stack_overflow);
+  if (kSanitized) return;
+  // Beyond the other end of the stack.
+  const Death death = death_of([&] {
+    pool.apply([] {
+      volatile char here = 0;
+      for (volatile char* at = &here;; at += 4096) *at = 1;
+    });
+  });
+  EXPECT_EQ(death.signal, SIGSEGV);
+  EXPECT_FALSE(death.stack_overflow);
 }
 
 TEST_P(CrashReportTest, ACallThroughANullPointerIsFoundByItsCaller) {

@@ -36,6 +36,16 @@ void die_by_kill() { kill(getpid(), SIGKILL); }
 
 void throw_on_purpose() { throw std::runtime_error("on purpose"); }
 
+template <class T>
+T die_as(T value) {
+  die_by_kill();
+  return value;
+}
+int hang(int n) {
+  for (;;) pause();
+  return n;
+}
+
 // Deep recursion that the compiler can't turn into a loop.
 [[gnu::noinline]] int overflow_stack(int n) {
   volatile char frame[4096];
@@ -54,7 +64,7 @@ TEST_P(DeathTest, ASignalIsNamed) {
     EXPECT_GT(death.pid, 0);
     EXPECT_EQ(death.attempts, 1);
     EXPECT_EQ(death.index, 0U);
-    EXPECT_NE(death.task.find("void"), std::string::npos) << death.task;
+    EXPECT_EQ(death.task, "brood::test::die_by");
     EXPECT_EQ(pool.apply(twice, 2), 4);
   }
 }
@@ -167,6 +177,54 @@ TEST_P(DeathTest, EveryOtherTaskIsRunOnce) {
   const auto counts = counted(list);
   EXPECT_EQ(counts.size(), 300U);
   for (const auto& [number, times] : counts) EXPECT_EQ(times, 1) << number;
+}
+
+// ---- what a task is called
+
+TEST_P(DeathTest, AFunctionHasItsName) {
+  Pool pool(with(1));
+  const std::string here = "brood::test::";
+  EXPECT_EQ(death_of([&] { pool.apply(die_by_kill); }).task, here + "die_by_kill");
+  EXPECT_EQ(death_of([&] { pool.apply(die_as<int>, 1); }).task, here + "die_as<int>");
+  EXPECT_EQ(death_of([&] { pool.apply(brood::bind_front(die_by, SIGKILL)); }).task,
+            here + "die_by");
+  EXPECT_EQ(death_of([&] { pool.map(die_as<int>, std::vector<int>{1}); }).task,
+            here + "die_as<int>");
+  EXPECT_EQ(death_of([&] { pool.submit(TaskOptions{.name = "mine"}, die_by_kill).get(); }).task,
+            "mine");
+  // Of everything else it is the type's.
+  const std::string lambda = death_of([&] { pool.apply([] { die_by_kill(); }); }).task;
+  EXPECT_NE(lambda.find("lambda"), std::string::npos) << lambda;
+  try {
+    pool.apply(throw_on_purpose);
+    FAIL();
+  } catch (const std::runtime_error& e) {
+    EXPECT_EQ(remote_info(e)->task, here + "throw_on_purpose");
+  }
+}
+
+TEST_P(DeathTest, AFunctionIsNamedAlsoWhereItIsStopped) {
+  PoolOptions options = with(1);
+  options.grace = 10ms;
+  Pool pool(options);
+  auto future = pool.submit(hang, 1);
+  EXPECT_TRUE(wait_until([&] { return pool.stats().workers.front().task == "brood::test::hang"; }))
+      << pool.stats().workers.front().task;
+  EXPECT_TRUE(future.cancel());
+  try {
+    future.get();
+    FAIL();
+  } catch (const Cancelled& e) {
+    EXPECT_STREQ(e.what(), "brood: brood::test::hang was cancelled");
+  }
+  try {
+    pool.submit(TaskOptions{.timeout = 20ms}, hang, 1).get();
+    FAIL();
+  } catch (const TaskTimeout& e) {
+    EXPECT_NE(std::string(e.what()).find("brood: brood::test::hang ran for longer"),
+              std::string::npos)
+        << e.what();
+  }
 }
 
 TEST_P(DeathTest, RetriesAreCountedAndExhausted) {

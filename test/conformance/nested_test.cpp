@@ -3,7 +3,10 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <memory>
+#include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "brood/brood.hpp"
@@ -36,6 +39,8 @@ int start_a_pool(StartMethod method) {
   return pool.apply([](int n) { return n + 1; }, 4);
 }
 
+int twice(int n) { return 2 * n; }
+
 std::vector<StartMethod> methods_beside(StartMethod method) {
   if (method == StartMethod::fork) return {StartMethod::fork};
   if (method == StartMethod::forkserver) return {StartMethod::fork, StartMethod::forkserver};
@@ -49,6 +54,58 @@ TEST_P(NestedTest, AWorkerStartsProcessesAndPoolsByEachMethodThatItsPoolMayUse) 
     EXPECT_EQ(pool.apply(start_a_pool, method), 5);
   }
   EXPECT_EQ(pool.apply([] { return start_method(); }), start_method());
+}
+
+// ---- pools of the program
+
+int answer() { return 42; }
+
+std::string what_of(auto&& action) {
+  try {
+    action();
+    return "nothing was thrown";
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
+TEST_P(NestedTest, ATaskThatUsesAPoolOfItsProgramIsToldToMakeItsOwn) {
+  const HostRun run = run_host([] {
+    // Its workers are made before it is.
+    static Pool pool(with(1));
+    const auto use_itself = [] { return pool.apply(answer); };
+    say(what_of([&] { pool.apply(use_itself); }));
+    say(what_of([&] { pool.apply([] { return pool.map(twice, std::vector<int>{1}).size(); }); }));
+    say(what_of(
+        [&] { pool.apply([] { return pool.map_async(twice, std::vector<int>{1}).get(); }); }));
+    static std::unique_ptr<Pool> later;
+    const auto use_later = [] { return later->apply(answer); };
+    if (!kSanitized) say(what_of([&] { pool.apply(use_later); }));
+    later = std::make_unique<Pool>(with(1));
+    // By fork its workers have a copy; others have none.
+    Pool last(with(1));
+    if (!kSanitized || GetParam() == StartMethod::fork) {
+      say(what_of([&] { last.apply(use_later); }));
+    }
+    return pool.apply(answer) == 42 ? 0 : 1;
+  });
+  EXPECT_EQ(run.end, "exit 0");
+  std::istringstream lines(run.out);
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    EXPECT_NE(line.find("a task can't use the pools of its program: make one of its own inside"),
+              std::string::npos)
+        << line;
+    EXPECT_EQ(line.find("brood: this pool was moved from"), std::string::npos) << line;
+  }
+  EXPECT_EQ(count, !kSanitized ? 5 : GetParam() == StartMethod::fork ? 4 : 3);
+}
+
+TEST_P(NestedTest, OutsideOfTasksAMovedPoolIsSaidToBeMoved) {
+  Pool pool(with(1));
+  const Pool moved = std::move(pool);
+  EXPECT_EQ(what_of([&] { static_cast<void>(pool.submit(answer)); }),
+            "brood: this pool was moved from");
 }
 
 TEST_P(NestedTest, WhatItStartsChangesNothingAboutTheObjectsOfTheFamily) {

@@ -74,6 +74,15 @@ TEST_P(RefusalTest, PointersIntoPrivateMemoryAreRefusedBeforeAnythingRan) {
   EXPECT_EQ(pool.apply([] { return 1; }), 1);
 }
 
+std::string what_refuses(auto&& action) {
+  try {
+    action();
+    return "nothing was thrown";
+  } catch (const NotSendable& e) {
+    return e.what();
+  }
+}
+
 TEST_P(RefusalTest, TheRefusalSaysWhatToDo) {
   Pool pool(with(1));
   int local = 1;
@@ -83,6 +92,26 @@ TEST_P(RefusalTest, TheRefusalSaysWhatToDo) {
   } catch (const NotSendable& e) {
     EXPECT_NE(std::string(e.what()).find("bind_front"), std::string::npos) << e.what();
   }
+}
+
+TEST_P(RefusalTest, TheRefusalFitsWhatWasCaptured) {
+  Pool pool(with(1));
+  const std::string text(100, 'x');
+  const std::string_view view = text;
+  const std::string own = what_refuses([&] { pool.apply([view] { return view.size(); }); });
+  EXPECT_NE(own.find("view (string_view, span) of this process's own memory"), std::string::npos)
+      << own;
+  EXPECT_NE(own.find("as an argument"), std::string::npos) << own;
+  EXPECT_EQ(own.find("keep_failed"), std::string::npos) << own;
+  // What would be no trouble in a copy of this process.
+  TempFolder folder;
+  PoolOptions options = with(1);
+  options.keep_failed = folder.path("kept");
+  Pool keeping(options);
+  const int* constant = &a_constant;
+  const std::string kept = what_refuses([&] { keeping.apply([constant] { return *constant; }); });
+  EXPECT_NE(kept.find("of this program's constants or code"), std::string::npos) << kept;
+  EXPECT_NE(kept.find("PoolOptions::keep_failed"), std::string::npos) << kept;
 }
 
 TEST_P(RefusalTest, ANullFunctionIsRefused) {

@@ -333,6 +333,12 @@ TEST_P(ReplayTest, TheErrorSaysHowToRunTheTaskAgain) {
   }
 }
 
+TEST_P(ReplayTest, AFileSaysWhetherItsProgramCanBeToldToRunIt) {
+  Pool pool(keeping());
+  const Death death = death_of([&] { pool.apply(crash_on_13, "unlucky", 13); });
+  EXPECT_EQ(pool::KeptFile::read(death.kept).details().has_init, GetParam() != StartMethod::fork);
+}
+
 TEST_P(ReplayTest, AFileIsForItsOwnerOnlyAndSaysWhatItHolds) {
   Pool pool(keeping());
   TaskOptions options;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <exception>
 #include <set>
 #include <stdexcept>
 #include <stop_token>
@@ -38,6 +39,23 @@ int hang() {
   for (;;) pause();
 }
 
+int attempts_of(const std::exception_ptr& timeout) {
+  try {
+    if (timeout != nullptr) std::rethrow_exception(timeout);
+  } catch (const TaskTimeout& e) {
+    return e.attempts();
+  }
+  return -1;
+}
+
+std::string text_of(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
 // Until it is asked to stop; then what it returns is of no value.
 int obey() {
   while (!stop_requested()) std::this_thread::yield();
@@ -61,7 +79,7 @@ TEST_P(StopTaskTest, ATaskThatRunsTooLongIsTaskTimeoutAndItsWorkerIsReplaced) {
     future.get();
     FAIL();
   } catch (const TaskTimeout& e) {
-    EXPECT_EQ(e.attempts(), 0) << "the outcome is known before the attempt has ended";
+    EXPECT_EQ(e.attempts(), 1);
     EXPECT_NE(std::string(e.what()).find("decode #7"), std::string::npos) << e.what();
   }
   EXPECT_NE(pool.apply(pid), before);
@@ -157,9 +175,43 @@ TEST_P(StopTaskTest, ATaskThatAlwaysTakesTooLongEndsWithTheCountOfItsAttempts) {
     count.fetch_add(1);
     return hang();
   };
-  EXPECT_THROW(pool.submit({.timeout = 200ms * kSlowness, .retries = 2}, always, runs).get(),
-               TaskTimeout);
+  auto future = pool.submit({.timeout = 200ms * kSlowness, .retries = 2}, always, runs);
+  // Before and after the worker of the last attempt was killed.
+  for (int i = 0; i < 2; ++i) {
+    future.wait();
+    const auto thrown = thrown_by<TaskTimeout>([&] { std::rethrow_exception(future.exception()); });
+    ASSERT_NE(thrown, nullptr);
+    EXPECT_EQ(attempts_of(thrown), 3);
+    EXPECT_EQ(pool.apply(answer), 42);
+  }
   EXPECT_EQ(runs.get(), 3);
+}
+
+TEST_P(StopTaskTest, AttemptsAreHowOftenItWasRunWhateverEndedThem) {
+  Pool pool(impatient(1));
+  const TaskOptions options{.timeout = 50ms * kSlowness, .retries = 2};
+  EXPECT_EQ(attempts_of(thrown_by<TaskTimeout>([&] { pool.submit(options, obey).get(); })), 3)
+      << "by a worker that stopped when it was asked to";
+  const auto die = [] { raise(SIGKILL); };
+  EXPECT_EQ(death_of([&] { pool.submit({.retries = 2}, die).get(); }).attempts, 3);
+  // It died first, and then took too long.
+  Value<int> runs(0);
+  const auto both = [](Value<int> count) {
+    if (count.fetch_add(1) < 2) raise(SIGKILL);
+    return hang();
+  };
+  EXPECT_EQ(attempts_of(thrown_by<TaskTimeout>([&] { pool.submit(options, both, runs).get(); })),
+            3);
+  const TaskOptions once{.timeout = options.timeout, .retries = 0};
+  EXPECT_EQ(attempts_of(thrown_by<TaskTimeout>([&] { pool.submit(once, hang).get(); })), 1);
+  // An element of map.
+  PoolOptions limited = impatient(1);
+  limited.task_timeout = options.timeout;
+  limited.retries = 2;
+  Pool mapping(limited);
+  const auto results = mapping.map_results([](int i) { return i == 1 ? hang() : i; },
+                                           std::vector<int>{0, 1, 2}, {.chunk_size = 3});
+  EXPECT_EQ(attempts_of(thrown_by<TaskTimeout>([&] { static_cast<void>(results[1].value()); })), 3);
 }
 
 TEST_P(StopTaskTest, ExceptionsAreTriedAgainOnlyIfAskedFor) {
@@ -262,6 +314,25 @@ TEST_P(StopTaskTest, ADeadlineEndsARunningTaskWhateverRetriesItHas) {
   auto future = pool.submit({.deadline = deadline, .retries = 100}, hang);
   EXPECT_THROW(future.get(), TaskTimeout);
   EXPECT_EQ(pool.apply(answer), 42);
+}
+
+TEST_P(StopTaskTest, TheErrorNamesTheLimitThatWasMissed) {
+  Pool pool(impatient(1));
+  const auto text_with = [&](const TaskOptions& options) {
+    const auto thrown = thrown_by<TaskTimeout>([&] { pool.submit(options, hang).get(); });
+    return thrown == nullptr ? std::string() : text_of(thrown);
+  };
+  const auto now = std::chrono::steady_clock::now;
+  EXPECT_EQ(text_with({.timeout = 50ms, .name = "t"}),
+            "brood: t ran for longer than its timeout of 50 ms");
+  EXPECT_EQ(text_with({.timeout = 1500us, .retries = 1, .name = "t"}),
+            "brood: t ran for longer than its timeout of 1500 us (attempt 2)");
+  EXPECT_EQ(text_with({.deadline = now(), .name = "t"}),
+            "brood: t missed its deadline before it was run");
+  EXPECT_EQ(text_with({.deadline = now() + 500ms * kSlowness, .name = "t"}),
+            "brood: t missed its deadline");
+  EXPECT_EQ(text_with({.timeout = 50ms, .deadline = now() + 24h, .name = "t"}),
+            "brood: t ran for longer than its timeout of 50 ms, or missed its deadline");
 }
 
 // ---- cancelling

@@ -211,6 +211,9 @@ TEST_P(WorkerLifeTest, ATaskThatTakesTooMuchMemoryDiesOfIt) {
   for (int i = 0; i < 2; ++i) {
     const Death death = death_of([&] { pool.apply(take, 100 * kMiB); });
     EXPECT_TRUE(death.out_of_memory);
+    EXPECT_EQ(death.memory_limit_bytes, 64 * kMiB);
+    const std::string what = WorkerDied(death).what();
+    EXPECT_NE(what.find("PoolOptions::memory_limit_bytes, 67108864"), std::string::npos) << what;
     EXPECT_EQ(death.signal, SIGKILL);
   }
   const auto elements = [](int n) {
@@ -224,6 +227,7 @@ TEST_P(WorkerLifeTest, ATaskThatTakesTooMuchMemoryDiesOfIt) {
   const Death death =
       death_of([&] { pool.map(elements, std::vector<int>{0, 1, 2, 3}, {.chunk_size = 4}); });
   EXPECT_TRUE(death.out_of_memory);
+  EXPECT_EQ(death.memory_limit_bytes, 64 * kMiB);
   EXPECT_EQ(death.index, 2U);
   EXPECT_FALSE(death_of([&] { pool.apply([] { kill(getpid(), SIGKILL); }); }).out_of_memory);
   // An allocation that fails is an exception like any other.
@@ -244,6 +248,7 @@ TEST_P(WorkerLifeTest, TooMuchMemoryInTheInitializerIsItsFailure) {
   } catch (const InitializerFailed& e) {
     const Death death = death_of([&] { std::rethrow_exception(e.cause()); });
     EXPECT_TRUE(death.out_of_memory);
+    EXPECT_EQ(death.memory_limit_bytes, 32 * kMiB);
   }
 }
 

@@ -38,6 +38,10 @@ std::string death_of(brood::StartMethod method, const char* directory) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[2]) == "without-init") {
+    std::puts(death_of(brood::StartMethod::fork, argv[1]).c_str());
+    return 0;
+  }
   if (argc > 1 && std::string(argv[1]) == "by-itself") {
     brood::init();
   } else {

@@ -35,8 +35,17 @@ for file in "${files[@]}"; do
   BROOD_TEST_TASK=return expect 0 "$program" --brood-replay "$file"
   BROOD_TEST_TASK=throw expect 1 "$program" --brood-replay "$file"
   [[ $out == *"out_of_range"*"as it is told"* ]] || fail "the message: $out"
-  expect 9 "$program" --brood-replay "$file" more
+  BROOD_TEST_TASK=return expect 0 "$program" "--brood-replay=$file"
+  # With anything beside it the program does not do whatever else it does.
+  for arguments in "--brood-replay $file more" "more --brood-replay $file" "--brood-replay" \
+    "--brood-replay=$file more" "by-itself --brood-replay=$file"; do
+    # shellcheck disable=SC2086
+    expect 1 "$program" $arguments
+    [[ $out == *"--brood-replay FILE"*"nothing beside it"* ]] || fail "beside it: $out"
+    [[ ! -e $directory/trace ]] || fail "it ran with $arguments"
+  done
   expect 9 "$program" other "$file"
+  expect 9 "$program" -- --brood-replay "$file"
 
   [[ -n $tool ]] || continue
   expect $((128 + 11)) "$tool" replay "$file"
@@ -65,6 +74,16 @@ if [[ -n $tool ]]; then
   PATH=$directory/bin:$PATH expect 0 "$tool" replay --gdb "${files[0]}"
   [[ $out == $'--args\n'"$(readlink -f "$program")"$'\n--brood-replay\n'"${files[0]}" ]] ||
     fail "gdb: $out"
+
+  # A program that would run as ever, if it was called.
+  file=$("$program" "$directory" without-init)
+  [[ -f $file ]] || fail "not kept without init(): $file"
+  for gdb in "" --gdb; do
+    # shellcheck disable=SC2086
+    PATH=$directory/bin:$PATH expect 1 "$tool" replay $gdb "$file"
+    [[ $out == *"does not call brood::init()"*"brood::replay(\"$file\")"* ]] || fail "init: $out"
+    [[ $out != *"main() was entered"* && ! -e $directory/trace ]] || fail "it ran: $out"
+  done
 fi
 
 echo "$failures failures"

@@ -345,7 +345,7 @@ class PoolThreadsTest : public testing::Test {
       } else if (i == 1) {
         while (calling.load() != 0) {
           const PoolStats stats =
-              pool::read_stats(view_, kWorkers, [](std::uint32_t) { return std::string(); });
+              pool::read_stats(view_, kWorkers, [](detail::TaskTicket) { return std::string(); });
           EXPECT_EQ(stats.workers.size(), kWorkers);
           sys::sleep_ns(1'000'000);
         }

@@ -38,6 +38,20 @@ TEST(WorkerDiedTest, ShowsTheLastLines) {
   EXPECT_EQ(shown(std::string(4096, 'x')), with_tail("\n    " + std::string(200, 'x') + "..."));
 }
 
+TEST(WorkerDiedTest, SaysWhichLimitOnMemoryItWas) {
+  Death death;
+  death.pid = 7;
+  death.signal = 9;
+  death.task = "f";
+  death.out_of_memory = true;
+  EXPECT_STREQ(WorkerDied(death).what(),
+               "brood: worker 7 was killed by signal 9 for want of memory while it ran f");
+  death.memory_limit_bytes = 1024;
+  EXPECT_STREQ(WorkerDied(death).what(),
+               "brood: worker 7 was killed by signal 9 for having more than "
+               "PoolOptions::memory_limit_bytes, 1024 while it ran f");
+}
+
 TEST(WorkerDiedTest, ShowsNothingThatCommandsATerminal) {
   EXPECT_EQ(shown("a\tb\x1b[31mc\rd\x7f"), with_tail("\n    a\tb\\x1b[31mc\\x0dd\\x7f"));
   EXPECT_EQ(shown(std::string("a\0b", 3)), with_tail("\n    a\\x00b"));

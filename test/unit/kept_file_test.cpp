@@ -44,6 +44,7 @@ class KeptFileTest : public testing::Test {
   static KeptDetails some_details() {
     KeptDetails details;
     details.program = "/opt/program";
+    details.has_init = true;
     details.program_build_id = std::string("\0\xff", 2);
     details.pool = "a/pool";
     details.task = "::decode<int>(...)";
@@ -83,6 +84,7 @@ TEST_F(KeptFileTest, WhatIsWrittenIsRead) {
   const KeptFile file = KeptFile::read(write(some_details()));
   const KeptDetails& details = file.details();
   EXPECT_EQ(details.program, "/opt/program");
+  EXPECT_TRUE(details.has_init);
   EXPECT_EQ(details.program_build_id, some_details().program_build_id);
   EXPECT_EQ(details.index, 104U);
   EXPECT_EQ(details.calls[1].function->offset, 20U);

@@ -22,7 +22,17 @@ int show(const std::string& file) {
 
 // Returns if it can't be started.
 int replay(const std::string& file, std::string program, bool in_gdb) {
-  if (program.empty()) program = KeptFile::read(file).details().program;
+  const KeptFile kept = KeptFile::read(file);
+  // It would do whatever else it does.
+  if (!kept.details().has_init) {
+    std::fprintf(stderr,
+                 "brood: %s does not call brood::init(), and so can't be told to run the task "
+                 "again: call brood::init(argc, argv) first in its main(), or "
+                 "brood::replay(\"%s\") there\n",
+                 kept.details().program.c_str(), file.c_str());
+    return 1;
+  }
+  if (program.empty()) program = kept.details().program;
   std::vector<std::string> command = {program, std::string(brood::start::kReplayArgument), file};
   if (in_gdb) command.insert(command.begin(), {"gdb", "--args"});
   const int error = brood::sys::exec_program(command.front(), command);

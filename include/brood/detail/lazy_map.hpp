@@ -60,7 +60,6 @@ class LazyMap {
         view_(std::make_unique<View>(std::move(view))),
         chunk_size_(chunk_size),
         limit_(limit) {
-    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
     Job::Callable::check(function_, core_->addresses());
     if constexpr (!ordered) ended_ = CompletionCore::make();
     read_ahead();

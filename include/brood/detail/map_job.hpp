@@ -329,7 +329,6 @@ class MapCall final : public MapHandle<typename Job::Result> {
   MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size, Range& range,
           const Progress& progress = {})
       : core_(std::move(core)), function_(f), chunk_size_(chunk_size) {
-    if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
     const std::uint64_t deaths = core_->deaths();
     Job::Callable::check(function_, core_->addresses());
     try {

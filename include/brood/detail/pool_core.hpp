@@ -180,4 +180,8 @@ class Admission {
   bool admitted_;
 };
 
+// What a Pool has. Throws PoolClosed if it was moved from, and Error in a task, where a pool of the
+// program was never made: it is empty, or there is none at all, `pool` then being a null pointer.
+const std::shared_ptr<PoolCore>& require_pool(const std::shared_ptr<PoolCore>* pool);
+
 }  // namespace brood::detail

@@ -1,0 +1,21 @@
+// What a task is called in errors and statistics that its user gave no name.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "brood/detail/thunk.hpp"
+
+namespace brood::pool {
+
+// A function's name without what people don't say: "ns::decode" of "int ns::(anonymous
+// namespace)::decode<int>(int) [clone .isra.0]".
+std::string plain_function_name(std::string_view demangled);
+
+// Of the plain function that is called in the end, if there is one that has a name; else of the
+// callable's type.
+//
+// Threads: any. Blocking: for file reads; a name is looked up once, and kept.
+std::string name_of_code(const detail::Thunk& thunk, const void* function);
+
+}  // namespace brood::pool
