@@ -11,6 +11,7 @@
 #include <optional>
 #include <ranges>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -37,7 +38,8 @@ namespace brood {
 //
 //   Threads:   all members may be called from several threads at once.
 //   Blocking:  apply(), map(), join() and shutdown(); the destructor for the time that ending the
-//              workers takes. submit() only while PoolOptions::max_pending tasks wait.
+//              workers takes. submit() only while PoolOptions::max_pending tasks wait, and no
+//              longer than the task's deadline and stop token let it.
 //   Ownership: movable. The destructor ends the workers at once and drops what they run, like
 //              terminate(): get your results, or close() and join(), before. No thread, signal
 //              handler or SIGCHLD is used in this process. In a process that you fork yourself,
@@ -69,7 +71,7 @@ class Pool {
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit(F&& f, Args&&... args) {
-    return *admitted(core().defaults(), detail::kNoDeadline, f, std::forward<Args>(args)...);
+    return *admitted(core().defaults(), {}, detail::kNoDeadline, f, std::forward<Args>(args)...);
   }
   template <class F, class... Args>
   auto submit(const TaskOptions& options, F&& f, Args&&... args) {
@@ -77,11 +79,12 @@ class Pool {
   }
 
   // The same if there is room (PoolOptions::max_pending) now, or before `limit` has passed; else
-  // nullopt, and the arguments are untouched.
+  // nullopt, and the arguments are untouched. What its deadline or stop token ends before needs no
+  // room: a Future says so.
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto try_submit(F&& f, Args&&... args) {
-    return admitted(core().defaults(), 0, f, std::forward<Args>(args)...);
+    return admitted(core().defaults(), {}, 0, f, std::forward<Args>(args)...);
   }
   template <class F, class... Args>
   auto try_submit(const TaskOptions& options, F&& f, Args&&... args) {
@@ -90,7 +93,7 @@ class Pool {
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit_for(std::chrono::nanoseconds limit, F&& f, Args&&... args) {
-    return admitted(core().defaults(), detail::deadline_after(limit), f,
+    return admitted(core().defaults(), {}, detail::deadline_after(limit), f,
                     std::forward<Args>(args)...);
   }
   template <class F, class... Args>
@@ -243,19 +246,19 @@ class Pool {
 
   // Empty: there was no room by then.
   template <class F, class... Args>
-  auto admitted(const detail::TaskSpec& defaults, detail::DeadlineNs deadline, F& f,
+  auto admitted(detail::TaskSpec spec, const std::stop_token& stop, detail::DeadlineNs limit, F& f,
                 Args&&... args) {
     using Call = detail::Call<std::decay_t<F>, Args...>;
     using Submitted = std::optional<Future<typename Call::Result>>;
-    const detail::Admission admission(core(), deadline);
+    const detail::Admission admission(core(), spec, stop, limit);
     if (!admission) return Submitted();
-    detail::TaskSpec spec = defaults;
     const detail::TaskTicket task = Call::submit(core(), spec, f, std::forward<Args>(args)...);
     return Submitted(Future<typename Call::Result>(core_, task));
   }
   template <class F, class... Args>
-  auto admitted(const TaskOptions& options, detail::DeadlineNs deadline, F& f, Args&&... args) {
-    auto future = admitted(core().spec_of(options), deadline, f, std::forward<Args>(args)...);
+  auto admitted(const TaskOptions& options, detail::DeadlineNs limit, F& f, Args&&... args) {
+    auto future =
+        admitted(core().spec_of(options), options.stop, limit, f, std::forward<Args>(args)...);
     if (future && options.stop.stop_possible()) core().cancel_on(options.stop, future->task_);
     return future;
   }

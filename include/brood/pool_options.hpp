@@ -114,9 +114,9 @@ enum class Priority : std::uint8_t { high = 0, normal = 1, low = 2 };
 struct TaskOptions {
   // How long it may run each time it is tried; > 0. Then TaskTimeout, or the next try.
   std::optional<std::chrono::nanoseconds> timeout = std::nullopt;
-  // When it has to have ended, waiting and retries included. Then TaskTimeout.
+  // When it has to have ended, waiting (for room, too) and retries included. Then TaskTimeout.
   std::optional<std::chrono::steady_clock::time_point> deadline = std::nullopt;
-  // Asking it to stop is Future::cancel().
+  // Asking it to stop is Future::cancel(), also of a task that submit() still finds no room for.
   std::stop_token stop = {};
   std::optional<unsigned> retries = std::nullopt;
   Priority priority = Priority::normal;
