@@ -117,7 +117,8 @@ class Pool {
   // f of every element of `range`, in their order; nothing for void. The element is the task: if a
   // worker dies, that costs the element it was at, the others keep their results or run elsewhere.
   // After all elements ended, the first error by position is thrown; WorkerDied has its index.
-  // Throws TimeoutError if MapOptions::timeout passes first.
+  // Throws TimeoutError if MapOptions::timeout passes first; the elements without an outcome are
+  // cancelled then, as by MapFuture::cancel().
   template <class F, std::ranges::input_range Range>
   auto map(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::AsOne>(f, range, options).collect(deadline_of(options));
@@ -146,7 +147,7 @@ class Pool {
 
   // The same without waiting, but for up to 2 ms to find the size of chunks (MapOptions): all
   // elements are submitted, and their results come when they are asked for. The timeout is that of
-  // get().
+  // get(), which cancels nothing.
   template <class F, std::ranges::input_range Range>
   auto map_async(F&& f, Range&& range, const MapOptions& options = {}) {
     return promised<detail::AsOne>(f, range, options);

@@ -131,7 +131,10 @@ struct MapOptions {
   std::size_t chunk_size = 0;
   // Of a call that waits for all results.
   Progress progress = {};
-  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
+  // For all of it: TimeoutError. The elements without an outcome are cancelled, but for those of
+  // map_async() and starmap_async(), which have MapFuture::cancel(). Of imap() and its kin it is
+  // for each result, cancels nothing, and one may ask again.
+  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;
 };
 
 // A snapshot of what a pool is doing.

@@ -375,7 +375,8 @@ class MapCall final : public MapHandle<typename Job::Result> {
 
   bool cancel() noexcept override {
     bool any = false;
-    for (const Chunk& chunk : chunks_) {
+    // The last first: no worker is to take up one that is cancelled a moment later.
+    for (const Chunk& chunk : chunks_ | std::views::reverse) {
       const bool cancelled = core_->cancel(chunk.task);
       any = any || (cancelled && core_->elements_done(chunk.task) < chunk.elements);
     }
@@ -476,7 +477,11 @@ class MapCall final : public MapHandle<typename Job::Result> {
   void gather(DeadlineNs deadline, Accept&& accept) {
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
-      if (!await(chunk, deadline)) throw TimeoutError("brood: map did not end in time");
+      if (!await(chunk, deadline)) {
+        // Nobody else could: the caller has no handle.
+        cancel();
+        throw TimeoutError("brood: map did not end in time");
+      }
       const ChunkResults<Job> results(*core_, chunk.task);
       for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(results, i, position + i);
       position += chunk.elements;
