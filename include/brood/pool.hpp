@@ -107,11 +107,19 @@ class Pool {
   auto apply_async(F&& f, Args&&... args) {
     return submit(std::forward<F>(f), std::forward<Args>(args)...);
   }
+  template <class F, class... Args>
+  auto apply_async(const TaskOptions& options, F&& f, Args&&... args) {
+    return submit(options, std::forward<F>(f), std::forward<Args>(args)...);
+  }
 
   // submit() and get().
   template <class F, class... Args>
   auto apply(F&& f, Args&&... args) {
     return submit(std::forward<F>(f), std::forward<Args>(args)...).get();
+  }
+  template <class F, class... Args>
+  auto apply(const TaskOptions& options, F&& f, Args&&... args) {
+    return submit(options, std::forward<F>(f), std::forward<Args>(args)...).get();
   }
 
   // f of every element of `range`, in their order; nothing for void. The element is the task: if a

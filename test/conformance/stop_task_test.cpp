@@ -626,7 +626,7 @@ struct FullPool {
   Event begun;
   Event let_go;
   Pool pool;
-  Future<void> runs;
+  Future<int> runs;
   Future<int> waits;
 };
 
@@ -686,6 +686,20 @@ TEST_P(StopTaskTest, WhoWaitsForRoomLearnsThatThePoolIsClosed) {
   std::thread blocked([&] { EXPECT_THROW(static_cast<void>(pool.submit(answer)), PoolClosed); });
   pool.terminate();
   blocked.join();
+}
+
+TEST_P(StopTaskTest, WhateverSubmitsTakesOptionsInBraces) {
+  Pool pool(with(1));
+  const auto twice = [](int n) { return 2 * n; };
+  EXPECT_EQ(pool.submit({.timeout = kHangGuard}, twice, 1).get(), 2);
+  EXPECT_EQ(pool.apply({.timeout = kHangGuard}, twice, 1), 2);
+  EXPECT_EQ(pool.apply_async({.timeout = kHangGuard}, twice, 1).get(), 2);
+  EXPECT_EQ(pool.try_submit({.timeout = kHangGuard}, twice, 1)->get(), 2);
+  EXPECT_EQ(pool.submit_for(kHangGuard, {.timeout = kHangGuard}, twice, 1)->get(), 2);
+  EXPECT_THROW(pool.apply({.timeout = 10ms}, obey), TaskTimeout);
+  TaskOptions named{.timeout = 10ms};
+  EXPECT_THROW(pool.apply(named, obey), TaskTimeout);
+  EXPECT_THROW(pool.apply_async(named, obey).get(), TaskTimeout);
 }
 
 TEST_P(StopTaskTest, OptionsThatMakeNoSenseAreRefused) {
