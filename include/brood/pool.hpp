@@ -3,17 +3,11 @@
 
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
-#include <exception>
 #include <initializer_list>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <ranges>
-#include <span>
 #include <stop_token>
-#include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -134,7 +128,7 @@ class Pool {
 
   template <class F, class T>
   auto map(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
-    return map(std::forward<F>(f), std::span<const T>(elements.begin(), elements.size()), options);
+    return mapped<detail::AsOne>(f, elements, options).collect(deadline_of(options));
   }
 
   // The same, but each element's outcome by itself: what some throw costs the others nothing.
@@ -142,15 +136,29 @@ class Pool {
   auto map_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::AsOne>(f, range, options).collect_results(deadline_of(options));
   }
+  template <class F, class T>
+  auto map_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::AsOne>(f, elements, options).collect_results(deadline_of(options));
+  }
 
-  // As map() and map_results() with f(parts...) of each element, a tuple, pair or array.
-  template <class F, std::ranges::input_range Range>
+  // As map() and map_results() with f(parts...) of each element, a tuple, pair or array. In
+  // {{1, "a"}, {2, "b"}} the parts are of the types that f takes, which one with a templated or
+  // overloaded call operator does not tell.
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::Spread>(f, range, options).collect(deadline_of(options));
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F, class T>
+  auto starmap(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, elements, options).collect(deadline_of(options));
+  }
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::Spread>(f, range, options).collect_results(deadline_of(options));
+  }
+  template <class F, class T>
+  auto starmap_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, elements, options).collect_results(deadline_of(options));
   }
 
   // The same without waiting, but for up to 2 ms to find the size of chunks (MapOptions): all
@@ -160,9 +168,17 @@ class Pool {
   auto map_async(F&& f, Range&& range, const MapOptions& options = {}) {
     return promised<detail::AsOne>(f, range, options);
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F, class T>
+  auto map_async(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return promised<detail::AsOne>(f, elements, options);
+  }
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap_async(F&& f, Range&& range, const MapOptions& options = {}) {
     return promised<detail::Spread>(f, range, options);
+  }
+  template <class F, class T>
+  auto starmap_async(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return promised<detail::Spread>(f, elements, options);
   }
 
   // f(first[i], others[i]...) for each i, as with the slices of one or several Arrays; what f
@@ -170,32 +186,30 @@ class Pool {
   template <class F, std::ranges::random_access_range First,
             std::ranges::random_access_range... Others>
   void for_each(F&& f, First&& first, Others&&... others) {
-    const std::size_t count = std::ranges::size(first);
-    if (((std::ranges::size(others) != count) || ...)) {
-      throw Error("brood: for_each() takes ranges of one length");
-    }
-    using Parts = std::tuple<std::ranges::range_reference_t<First>,
-                             std::ranges::range_reference_t<Others>...>;
-    const auto parts = [&](std::size_t i) {
-      const auto at = static_cast<std::ptrdiff_t>(i);
-      return Parts(std::ranges::begin(first)[at], std::ranges::begin(others)[at]...);
-    };
-    const auto all = std::views::iota(std::size_t{0}, count) | std::views::transform(parts);
-    using Job = detail::MapJob<std::decay_t<F>, Parts, detail::Spread>;
-    static_cast<void>(detail::MapCall<Job>(core_, f, 0, all).collect(detail::kNoDeadline));
+    const auto all = detail::side_by_side(first, others...);
+    static_cast<void>(mapped<detail::Spread>(f, all, {}).collect(detail::kNoDeadline));
   }
 
   // As map(), but elements are read from the range only a bounded number ahead of the results that
   // are asked for, four chunks a worker: the range may be endless. Chunks have chunk_size elements;
   // unless given, one at first, and up to 1,024 if they take little time. MapOptions::timeout
-  // limits the wait for each result. imap_results() gives outcomes instead of throwing.
+  // limits the wait for each result. A range given as an rvalue, or as {1, 2, 3}, is kept.
+  // imap_results() gives outcomes instead of throwing.
   template <class F, std::ranges::input_range Range>
   auto imap(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<false, true>(f, std::forward<Range>(range), options);
   }
+  template <class F, class T>
+  auto imap(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<false, true>(f, std::vector<T>(elements), options);
+  }
   template <class F, std::ranges::input_range Range>
   auto imap_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<true, true>(f, std::forward<Range>(range), options);
+  }
+  template <class F, class T>
+  auto imap_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<true, true>(f, std::vector<T>(elements), options);
   }
 
   // The same, with the results of whatever chunk ends first; index() of imap_unordered_results()'
@@ -204,9 +218,18 @@ class Pool {
   auto imap_unordered(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<false, false>(f, std::forward<Range>(range), options);
   }
+  template <class F, class T>
+  auto imap_unordered(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<false, false>(f, std::vector<T>(elements), options);
+  }
   template <class F, std::ranges::input_range Range>
   auto imap_unordered_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<true, false>(f, std::forward<Range>(range), options);
+  }
+  template <class F, class T>
+  auto imap_unordered_results(F&& f, std::initializer_list<T> elements,
+                              const MapOptions& options = {}) {
+    return lazily<true, false>(f, std::vector<T>(elements), options);
   }
 
   // No more tasks are taken; those submitted are run. Never blocks.

@@ -226,6 +226,21 @@ class ChunkResults {
   std::span<const std::byte> cells_;  // if all is well
 };
 
+// The i-th elements of all, as a tuple. Refers to the ranges.
+template <class First, class... Others>
+auto side_by_side(First& first, Others&... others) {
+  const std::size_t count = std::ranges::size(first);
+  if (((std::ranges::size(others) != count) || ...)) {
+    throw Error("brood: for_each() takes ranges of one length");
+  }
+  using Parts =
+      std::tuple<std::ranges::range_reference_t<First>, std::ranges::range_reference_t<Others>...>;
+  return std::views::iota(std::size_t{0}, count) | std::views::transform([&](std::size_t i) {
+           const auto at = static_cast<std::ptrdiff_t>(i);
+           return Parts(std::ranges::begin(first)[at], std::ranges::begin(others)[at]...);
+         });
+}
+
 // How many elements make a chunk: so many that it takes a worker some 1.5 ms, which is measured
 // with chunks that begin small and grow. Bounded by what evens out elements of unequal length, and
 // by how many tasks there can be.
