@@ -43,11 +43,17 @@ namespace brood {
 //              it was running with WorkerDied (or starts it again, see retries) and is replaced.
 //              If this process dies, all workers are gone within a second.
 class Pool {
+ protected:
+  struct OfAnotherKind {};
+  // ThreadPool. Here and so, since compilers name it with those that options do not fit.
+  Pool(OfAnotherKind /*tag*/, std::shared_ptr<detail::PoolCore> core) noexcept
+      : core_(std::move(core)) {}
+
  public:
-  Pool() : Pool(PoolOptions{}) {}
-  explicit Pool(std::size_t workers) : Pool(with_workers(workers)) {}
-  explicit Pool(const PoolOptions& options) : core_(detail::PoolCore::start(options)) {}
   Pool(Pool&&) noexcept = default;
+  Pool() : Pool(PoolOptions{}) {}
+  explicit Pool(std::size_t workers) : Pool(PoolOptions{.workers = workers}) {}
+  explicit Pool(const PoolOptions& options) : core_(detail::PoolCore::start(options)) {}
   Pool& operator=(Pool&& other) noexcept {
     if (this != &other) {
       end();
@@ -257,21 +263,12 @@ class Pool {
   [[nodiscard]] PoolStats stats() const { return core().stats(); }
 
  protected:
-  // A pool of another kind: ThreadPool.
-  explicit Pool(std::shared_ptr<detail::PoolCore> core) noexcept : core_(std::move(core)) {}
-
   [[nodiscard]] detail::PoolCore& core() const {
     if (core_ == nullptr) throw PoolClosed("brood: this pool was moved from");
     return *core_;
   }
 
  private:
-  static PoolOptions with_workers(std::size_t workers) {
-    PoolOptions options;
-    options.workers = workers;
-    return options;
-  }
-
   static detail::DeadlineNs deadline_of(const MapOptions& options) {
     return options.timeout ? detail::deadline_after(*options.timeout) : detail::kNoDeadline;
   }

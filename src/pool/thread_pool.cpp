@@ -600,7 +600,8 @@ struct TheDefaultPool {
 
 int pool::stop_fd_of_thread() { return task_of_thread->stop_fd(); }
 
-ThreadPool::ThreadPool(std::size_t workers) : Pool(std::make_shared<ThreadCore>(workers)) {}
+ThreadPool::ThreadPool(std::size_t workers)
+    : Pool(OfAnotherKind{}, std::make_shared<ThreadCore>(workers)) {}
 
 void ThreadPool::post(Posted job) { static_cast<ThreadCore&>(core()).post(std::move(job)); }
 
