@@ -1,6 +1,8 @@
 // All of brood, in the order in which to read it.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 // clang-format off
 #include "brood/pool.hpp"
 #include "brood/pool_options.hpp"

@@ -1,6 +1,8 @@
 // Waiting for several futures at once.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>

@@ -1,6 +1,8 @@
 // The results of a map, when there are all of them.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <atomic>
 #include <chrono>
 #include <cstddef>

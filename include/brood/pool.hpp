@@ -1,6 +1,8 @@
 // A pool of worker processes.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <initializer_list>

@@ -1,6 +1,8 @@
 // How a pool and its tasks are to be, and what a pool tells of itself.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

@@ -24,6 +24,8 @@
 // Memory ordering: what was done before a put has happened before its item is got.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

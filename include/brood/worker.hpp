@@ -1,6 +1,8 @@
 // What a task may ask about itself and the worker that runs it.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
