@@ -21,6 +21,7 @@
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"
+#include "brood/message_queue.hpp"
 #include "brood/pipe.hpp"
 #include "brood/fd.hpp"
 #include "brood/wait.hpp"
