@@ -7,6 +7,8 @@
 // Nothing is copied: the workers' spans are the same memory.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <algorithm>
 #include <concepts>
 #include <cstddef>

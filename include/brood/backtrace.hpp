@@ -9,6 +9,8 @@
 // has no names. The library's own frames below the function of a task are left out.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <iosfwd>
 #include <string>

@@ -1,6 +1,8 @@
 // All of brood, in the order in which to read it.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 // clang-format off
 #include "brood/pool.hpp"
 #include "brood/pool_options.hpp"
@@ -19,6 +21,7 @@
 #include "brood/process.hpp"
 #include "brood/locks.hpp"
 #include "brood/queue.hpp"
+#include "brood/message_queue.hpp"
 #include "brood/pipe.hpp"
 #include "brood/fd.hpp"
 #include "brood/wait.hpp"

@@ -59,6 +59,8 @@
 // processes of one build on one machine, not for files.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>

@@ -1,6 +1,8 @@
 // Waiting for several futures at once.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -79,7 +81,7 @@ WaitedFor wait(Range&& futures, ReturnWhen when = all_completed,
 // The tasks that a program waits for, given out as they end: a million of them as easily as one.
 //
 //   CompletionQueue queue;
-//   for (std::uint64_t i = 0; i < futures.size(); ++i) queue.add(futures[i], i);
+//   for (const auto& future : futures) queue.add(future);
 //   while (auto tag = queue.next()) use(futures[*tag].get());
 //
 //   Threads:   all members from any thread at once. Each tag is given to one of them.
@@ -104,6 +106,15 @@ class CompletionQueue {
   void add(const Future<R>& future, std::uint64_t tag) {
     if (!future.valid()) throw Error("brood: a future without a result to get can't be waited for");
     core_->add(detail::FutureAccess::core(future), detail::FutureAccess::task(future), tag);
+  }
+
+  // The same with the tags 0, 1, 2... of those that are added so, in their order; returns it.
+  template <class R>
+  std::uint64_t add(const Future<R>& future) {
+    if (!future.valid()) throw Error("brood: a future without a result to get can't be waited for");
+    const std::uint64_t tag = core_->number_next();
+    add(future, tag);
+    return tag;
   }
 
   // Whether no tag is to come any more.

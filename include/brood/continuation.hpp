@@ -1,6 +1,8 @@
 // What is to happen after a task: then(), callbacks, co_await.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <atomic>
 #include <chrono>
 #include <concepts>

@@ -1,6 +1,8 @@
 // How many processes can do something at once.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 
 namespace brood {

@@ -12,6 +12,8 @@
 //   Death:     WorkerDied describes the death of another process; nothing here depends on one.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <exception>

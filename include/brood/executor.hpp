@@ -1,6 +1,8 @@
 // Where callbacks, continuations and coroutines run.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>

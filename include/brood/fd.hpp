@@ -1,6 +1,8 @@
 // File descriptors that can be sent.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>

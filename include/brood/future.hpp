@@ -1,6 +1,8 @@
 // The result of a task, when there is one.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <exception>
 #include <memory>

@@ -1,6 +1,8 @@
 // Actions at the end of a process and at the beginning of its children.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <functional>
 
 namespace brood {

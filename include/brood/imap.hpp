@@ -1,6 +1,8 @@
 // Results of a map as they are asked for.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <iterator>
 #include <memory>

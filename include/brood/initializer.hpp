@@ -1,6 +1,8 @@
 // What the processes of a pool run before they run tasks.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <memory>
 #include <type_traits>
 #include <utility>

@@ -1,6 +1,8 @@
 // How long things took, as counts of how often it was about so long.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <algorithm>
 #include <array>
 #include <bit>

@@ -22,6 +22,8 @@
 //              says how.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>

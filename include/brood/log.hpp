@@ -1,6 +1,8 @@
 // What brood, and whoever likes, has to say beside results and errors.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <functional>
 #include <string>

@@ -1,6 +1,8 @@
 // The results of a map, when there are all of them.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -25,9 +27,9 @@ namespace brood {
 //   Ownership: move-only. The destructor neither waits nor cancels: the elements are run all the
 //              same and their results dropped.
 //   Errors:    get() throws the first error by position, as map() does, and TimeoutError once
-//              MapOptions::timeout, counted from map_async(), is over; Error if there is nothing to
-//              get; Cancelled for elements without an outcome when cancel() was called;
-//              Interrupted (signals.hpp).
+//              MapOptions::timeout, counted from map_async(), is over (the elements go on: ask
+//              again, or cancel()); Error if there is nothing to get; Cancelled for elements
+//              without an outcome when cancel() was called; Interrupted (signals.hpp).
 //   Death:     of a worker costs the element that it was at: WorkerDied with its index.
 template <class R>
 class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail::MapValues<R>> {

@@ -7,6 +7,8 @@
 //   auto bill = ours.recv<double>();
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <array>
 #include <chrono>
 #include <cstddef>

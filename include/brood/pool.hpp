@@ -1,18 +1,15 @@
 // A pool of worker processes.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
-#include <exception>
 #include <initializer_list>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <ranges>
-#include <span>
-#include <string>
-#include <tuple>
+#include <stop_token>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -38,7 +35,8 @@ namespace brood {
 //
 //   Threads:   all members may be called from several threads at once.
 //   Blocking:  apply(), map(), join() and shutdown(); the destructor for the time that ending the
-//              workers takes. submit() only while PoolOptions::max_pending tasks wait.
+//              workers takes. submit() only while PoolOptions::max_pending tasks wait, and no
+//              longer than the task's deadline and stop token let it.
 //   Ownership: movable. The destructor ends the workers at once and drops what they run, like
 //              terminate(): get your results, or close() and join(), before. No thread, signal
 //              handler or SIGCHLD is used in this process. In a process that you fork yourself,
@@ -48,11 +46,17 @@ namespace brood {
 //              it was running with WorkerDied (or starts it again, see retries) and is replaced.
 //              If this process dies, all workers are gone within a second.
 class Pool {
+ protected:
+  struct OfAnotherKind {};
+  // ThreadPool. Here and so, since compilers name it with those that options do not fit.
+  Pool(OfAnotherKind /*tag*/, std::shared_ptr<detail::PoolCore> core) noexcept
+      : core_(std::move(core)) {}
+
  public:
-  Pool() : Pool(PoolOptions{}) {}
-  explicit Pool(std::size_t workers) : Pool(with_workers(workers)) {}
-  explicit Pool(const PoolOptions& options) : core_(detail::PoolCore::start(options)) {}
   Pool(Pool&&) noexcept = default;
+  Pool() : Pool(PoolOptions{}) {}
+  explicit Pool(std::size_t workers) : Pool(PoolOptions{.workers = workers}) {}
+  explicit Pool(const PoolOptions& options) : core_(detail::PoolCore::start(options)) {}
   Pool& operator=(Pool&& other) noexcept {
     if (this != &other) {
       end();
@@ -70,7 +74,7 @@ class Pool {
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit(F&& f, Args&&... args) {
-    return *admitted(core().defaults(), detail::kNoDeadline, f, std::forward<Args>(args)...);
+    return *admitted(core().defaults(), {}, detail::kNoDeadline, f, std::forward<Args>(args)...);
   }
   template <class F, class... Args>
   auto submit(const TaskOptions& options, F&& f, Args&&... args) {
@@ -78,11 +82,12 @@ class Pool {
   }
 
   // The same if there is room (PoolOptions::max_pending) now, or before `limit` has passed; else
-  // nullopt, and the arguments are untouched.
+  // nullopt, and the arguments are untouched. What its deadline or stop token ends before needs no
+  // room: a Future says so.
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto try_submit(F&& f, Args&&... args) {
-    return admitted(core().defaults(), 0, f, std::forward<Args>(args)...);
+    return admitted(core().defaults(), {}, 0, f, std::forward<Args>(args)...);
   }
   template <class F, class... Args>
   auto try_submit(const TaskOptions& options, F&& f, Args&&... args) {
@@ -91,7 +96,7 @@ class Pool {
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit_for(std::chrono::nanoseconds limit, F&& f, Args&&... args) {
-    return admitted(core().defaults(), detail::deadline_after(limit), f,
+    return admitted(core().defaults(), {}, detail::deadline_after(limit), f,
                     std::forward<Args>(args)...);
   }
   template <class F, class... Args>
@@ -105,17 +110,26 @@ class Pool {
   auto apply_async(F&& f, Args&&... args) {
     return submit(std::forward<F>(f), std::forward<Args>(args)...);
   }
+  template <class F, class... Args>
+  auto apply_async(const TaskOptions& options, F&& f, Args&&... args) {
+    return submit(options, std::forward<F>(f), std::forward<Args>(args)...);
+  }
 
   // submit() and get().
   template <class F, class... Args>
   auto apply(F&& f, Args&&... args) {
     return submit(std::forward<F>(f), std::forward<Args>(args)...).get();
   }
+  template <class F, class... Args>
+  auto apply(const TaskOptions& options, F&& f, Args&&... args) {
+    return submit(options, std::forward<F>(f), std::forward<Args>(args)...).get();
+  }
 
   // f of every element of `range`, in their order; nothing for void. The element is the task: if a
   // worker dies, that costs the element it was at, the others keep their results or run elsewhere.
   // After all elements ended, the first error by position is thrown; WorkerDied has its index.
-  // Throws TimeoutError if MapOptions::timeout passes first.
+  // Throws TimeoutError if MapOptions::timeout passes first; the elements without an outcome are
+  // cancelled then, as by MapFuture::cancel().
   template <class F, std::ranges::input_range Range>
   auto map(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::AsOne>(f, range, options).collect(deadline_of(options));
@@ -123,7 +137,7 @@ class Pool {
 
   template <class F, class T>
   auto map(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
-    return map(std::forward<F>(f), std::span<const T>(elements.begin(), elements.size()), options);
+    return mapped<detail::AsOne>(f, elements, options).collect(deadline_of(options));
   }
 
   // The same, but each element's outcome by itself: what some throw costs the others nothing.
@@ -131,27 +145,49 @@ class Pool {
   auto map_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::AsOne>(f, range, options).collect_results(deadline_of(options));
   }
+  template <class F, class T>
+  auto map_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::AsOne>(f, elements, options).collect_results(deadline_of(options));
+  }
 
-  // As map() and map_results() with f(parts...) of each element, a tuple, pair or array.
-  template <class F, std::ranges::input_range Range>
+  // As map() and map_results() with f(parts...) of each element, a tuple, pair or array. In
+  // {{1, "a"}, {2, "b"}} the parts are of the types that f takes, which one with a templated or
+  // overloaded call operator does not tell.
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::Spread>(f, range, options).collect(deadline_of(options));
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F, class T>
+  auto starmap(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, elements, options).collect(deadline_of(options));
+  }
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::Spread>(f, range, options).collect_results(deadline_of(options));
+  }
+  template <class F, class T>
+  auto starmap_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return mapped<detail::Spread>(f, elements, options).collect_results(deadline_of(options));
   }
 
   // The same without waiting, but for up to 2 ms to find the size of chunks (MapOptions): all
   // elements are submitted, and their results come when they are asked for. The timeout is that of
-  // get().
+  // get(), which cancels nothing.
   template <class F, std::ranges::input_range Range>
   auto map_async(F&& f, Range&& range, const MapOptions& options = {}) {
     return promised<detail::AsOne>(f, range, options);
   }
-  template <class F, std::ranges::input_range Range>
+  template <class F, class T>
+  auto map_async(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return promised<detail::AsOne>(f, elements, options);
+  }
+  template <class F, std::ranges::input_range Range = detail::ArgumentLists<F>>
   auto starmap_async(F&& f, Range&& range, const MapOptions& options = {}) {
     return promised<detail::Spread>(f, range, options);
+  }
+  template <class F, class T>
+  auto starmap_async(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return promised<detail::Spread>(f, elements, options);
   }
 
   // f(first[i], others[i]...) for each i, as with the slices of one or several Arrays; what f
@@ -159,32 +195,29 @@ class Pool {
   template <class F, std::ranges::random_access_range First,
             std::ranges::random_access_range... Others>
   void for_each(F&& f, First&& first, Others&&... others) {
-    const std::size_t count = std::ranges::size(first);
-    if (((std::ranges::size(others) != count) || ...)) {
-      throw Error("brood: for_each() takes ranges of one length");
-    }
-    using Parts = std::tuple<std::ranges::range_reference_t<First>,
-                             std::ranges::range_reference_t<Others>...>;
-    const auto parts = [&](std::size_t i) {
-      const auto at = static_cast<std::ptrdiff_t>(i);
-      return Parts(std::ranges::begin(first)[at], std::ranges::begin(others)[at]...);
-    };
-    const auto all = std::views::iota(std::size_t{0}, count) | std::views::transform(parts);
-    using Job = detail::MapJob<std::decay_t<F>, Parts, detail::Spread>;
-    static_cast<void>(detail::MapCall<Job>(shared_core(), f, 0, all).collect(detail::kNoDeadline));
+    const auto all = detail::side_by_side(first, others...);
+    static_cast<void>(mapped<detail::Spread>(f, all, {}).collect(detail::kNoDeadline));
   }
 
   // As map(), but elements are read from the range only a bounded number ahead of the results that
   // are asked for, four chunks a worker: the range may be endless. Chunks have chunk_size elements;
   // unless given, one at first, and up to 1,024 if they take little time. MapOptions::timeout
-  // limits the wait for each result. imap_results() gives outcomes instead of throwing.
+  // limits the wait for each result. An rvalue is kept. imap_results() gives outcomes, no errors.
   template <class F, std::ranges::input_range Range>
   auto imap(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<false, true>(f, std::forward<Range>(range), options);
   }
+  template <class F, class T>
+  auto imap(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<false, true>(f, std::vector<T>(elements), options);
+  }
   template <class F, std::ranges::input_range Range>
   auto imap_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<true, true>(f, std::forward<Range>(range), options);
+  }
+  template <class F, class T>
+  auto imap_results(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<true, true>(f, std::vector<T>(elements), options);
   }
 
   // The same, with the results of whatever chunk ends first; index() of imap_unordered_results()'
@@ -193,9 +226,18 @@ class Pool {
   auto imap_unordered(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<false, false>(f, std::forward<Range>(range), options);
   }
+  template <class F, class T>
+  auto imap_unordered(F&& f, std::initializer_list<T> elements, const MapOptions& options = {}) {
+    return lazily<false, false>(f, std::vector<T>(elements), options);
+  }
   template <class F, std::ranges::input_range Range>
   auto imap_unordered_results(F&& f, Range&& range, const MapOptions& options = {}) {
     return lazily<true, false>(f, std::forward<Range>(range), options);
+  }
+  template <class F, class T>
+  auto imap_unordered_results(F&& f, std::initializer_list<T> elements,
+                              const MapOptions& options = {}) {
+    return lazily<true, false>(f, std::vector<T>(elements), options);
   }
 
   // No more tasks are taken; those submitted are run. Never blocks.
@@ -223,20 +265,11 @@ class Pool {
   [[nodiscard]] PoolStats stats() const { return core().stats(); }
 
  protected:
-  // A pool of another kind: ThreadPool.
-  explicit Pool(std::shared_ptr<detail::PoolCore> core) noexcept : core_(std::move(core)) {}
-
   [[nodiscard]] detail::PoolCore& core() const { return *shared_core(); }
 
  private:
   [[nodiscard]] const std::shared_ptr<detail::PoolCore>& shared_core() const {
     return detail::require_pool(&core_);
-  }
-
-  static PoolOptions with_workers(std::size_t workers) {
-    PoolOptions options;
-    options.workers = workers;
-    return options;
   }
 
   static detail::DeadlineNs deadline_of(const MapOptions& options) {
@@ -245,20 +278,20 @@ class Pool {
 
   // Empty: there was no room by then.
   template <class F, class... Args>
-  auto admitted(const detail::TaskSpec& defaults, detail::DeadlineNs deadline, F& f,
+  auto admitted(detail::TaskSpec spec, const std::stop_token& stop, detail::DeadlineNs limit, F& f,
                 Args&&... args) {
     using Call = detail::Call<std::decay_t<F>, Args...>;
     using Submitted = std::optional<Future<typename Call::Result>>;
     const std::shared_ptr<detail::PoolCore>& core = shared_core();
-    const detail::Admission admission(*core, deadline);
+    const detail::Admission admission(*core, spec, stop, limit);
     if (!admission) return Submitted();
-    detail::TaskSpec spec = defaults;
     const detail::TaskTicket task = Call::submit(*core, spec, f, std::forward<Args>(args)...);
     return Submitted(Future<typename Call::Result>(core, task));
   }
   template <class F, class... Args>
-  auto admitted(const TaskOptions& options, detail::DeadlineNs deadline, F& f, Args&&... args) {
-    auto future = admitted(core().spec_of(options), deadline, f, std::forward<Args>(args)...);
+  auto admitted(const TaskOptions& options, detail::DeadlineNs limit, F& f, Args&&... args) {
+    auto future =
+        admitted(core().spec_of(options), options.stop, limit, f, std::forward<Args>(args)...);
     if (future && options.stop.stop_possible()) core().cancel_on(options.stop, future->task_);
     return future;
   }

@@ -1,6 +1,8 @@
 // How a pool and its tasks are to be, and what a pool tells of itself.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -118,9 +120,9 @@ enum class Priority : std::uint8_t { high = 0, normal = 1, low = 2 };
 struct TaskOptions {
   // How long it may run each time it is tried; > 0. Then TaskTimeout, or the next try.
   std::optional<std::chrono::nanoseconds> timeout = std::nullopt;
-  // When it has to have ended, waiting and retries included. Then TaskTimeout.
+  // When it has to have ended, waiting (for room, too) and retries included. Then TaskTimeout.
   std::optional<std::chrono::steady_clock::time_point> deadline = std::nullopt;
-  // Asking it to stop is Future::cancel().
+  // Asking it to stop is Future::cancel(), also of a task that submit() still finds no room for.
   std::stop_token stop = {};
   std::optional<unsigned> retries = std::nullopt;
   Priority priority = Priority::normal;
@@ -135,7 +137,10 @@ struct MapOptions {
   std::size_t chunk_size = 0;
   // Of a call that waits for all results.
   Progress progress = {};
-  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;  // for all of it: TimeoutError
+  // For all of it: TimeoutError. The elements without an outcome are cancelled, but for those of
+  // map_async() and starmap_async(), which have MapFuture::cancel(). Of imap() and its kin it is
+  // for each result, cancels nothing, and one may ask again.
+  std::optional<std::chrono::nanoseconds> timeout = std::nullopt;
 };
 
 // A snapshot of what a pool is doing.

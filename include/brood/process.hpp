@@ -1,6 +1,8 @@
 // Processes of one's own.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <functional>
 #include <memory>

@@ -1,6 +1,8 @@
 // How a process is started.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <map>

@@ -1,6 +1,8 @@
 // How far a call of map has come.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>

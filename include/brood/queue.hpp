@@ -6,6 +6,10 @@
 //   ...
 //   for (Job job : jobs) ...                      // until somebody calls jobs.close()
 //
+// Frames, tensors and the like need not be copied: Queue<Message<Header>> lends room in shared
+// memory to write them into (loan, publish) and shows them where they lie (get_view). It comes with
+// this header and is described in message_queue.hpp.
+//
 // What holds for all queues here:
 //
 //   Threads:   any, of any process. Items of one thread are got in the order in which it put them.
@@ -23,6 +27,8 @@
 //
 // Memory ordering: what was done before a put has happened before its item is got.
 #pragma once
+
+#include "brood/detail/cpp20.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -224,4 +230,4 @@ struct Codec<SimpleQueue<T>> : HandleCodec<SimpleQueue<T>> {};
 
 }  // namespace brood
 
-#include "brood/detail/message_queue.hpp"
+#include "brood/message_queue.hpp"

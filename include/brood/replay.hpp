@@ -1,6 +1,8 @@
 // Running a task again that died.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <string>
 
 namespace brood {

@@ -1,6 +1,8 @@
 // The outcome of a task or element as a value: what it returned, or what it threw.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <exception>
 #include <functional>

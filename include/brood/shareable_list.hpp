@@ -1,6 +1,8 @@
 // A list of fixed length in named shared memory, in the layout of Python's ShareableList.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>

@@ -5,6 +5,8 @@
 // whatever happens.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>

@@ -1,6 +1,8 @@
 // Signals: sending them, and being told of them where that is safe.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <functional>
 #include <initializer_list>

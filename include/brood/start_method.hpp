@@ -1,6 +1,8 @@
 // How a process comes into being.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <optional>
 #include <string_view>

@@ -1,6 +1,8 @@
 // What a task may ask while it runs in a worker.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 namespace brood {
 
 // Whether the task is to end: it was cancelled, has run for as long as it may, missed its deadline,

@@ -1,6 +1,8 @@
 // The interface of Pool on threads, and the pool that is always there.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <utility>
 

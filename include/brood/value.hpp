@@ -7,6 +7,8 @@
 // trivially copyable class with enable_sendable. Others are refused at compile time.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>

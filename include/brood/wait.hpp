@@ -1,6 +1,8 @@
 // Waiting for whichever of several things comes first.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <chrono>
 #include <concepts>
 #include <cstddef>

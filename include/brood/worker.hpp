@@ -1,6 +1,8 @@
 // What a task may ask about itself and the worker that runs it.
 #pragma once
 
+#include "brood/detail/cpp20.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,7 +50,7 @@ struct WorkerState {
 // or shrinks, or the worker is recycled; not when it is terminated). Throws what making it throws,
 // and Error if there is none and a T can't be made from these arguments.
 template <class T, class... Args>
-[[nodiscard]] T& worker_state(Args&&... args) {
+T& worker_state(Args&&... args) {
   static_assert(std::is_same_v<T, std::decay_t<T>>, "brood: a state is an object");
   using State = detail::WorkerState<T>;
   const std::uint64_t worker = detail::require_worker();

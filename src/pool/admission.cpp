@@ -40,6 +40,13 @@ const sys::FutexWord& WaitingTasks::want_room() noexcept {
   return wanted;
 }
 
+void WaitingTasks::wake_all() noexcept {
+  sys::FutexWord& wanted = view_.shared().room_wanted;
+  // Who sleeps wants it known again; who is about to sleep finds another value than it left.
+  wanted.store(0, std::memory_order_seq_cst);
+  sys::futex_wake(&wanted, sys::kWakeAll);
+}
+
 std::size_t WaitingTasks::count() noexcept {
   using Offer = RingReader::Offer;
   const auto is_past = [this](shm::RingEntry entry) {

@@ -33,6 +33,9 @@ class WaitingTasks {
 
   // What changes when a task is taken, for sleeping until then; has that made known.
   const sys::FutexWord& want_room() noexcept;
+  // All who sleep on it look again. One that begins to sleep while another asks for room may miss
+  // this: it looks up by itself.
+  void wake_all() noexcept;
 
  private:
   [[nodiscard]] std::size_t count() noexcept;

@@ -156,7 +156,7 @@ class PoolCaller final : public detail::PoolCore {
       throw Error("brood: TaskOptions::priority is none of Priority's values");
     }
     spec.name = options.name;
-    spec.is_cancelled = options.stop.stop_requested();
+    if (options.stop.stop_requested()) spec.ended = detail::EndedBefore::cancelled;
     return spec;
   }
 
@@ -182,17 +182,28 @@ class PoolCaller final : public detail::PoolCore {
   }
   void drop(const TaskDraft& draft) noexcept override { records_->drop(draft); }
 
-  bool admit(DeadlineNs deadline) override {
-    if (!waiting_->is_limited() || waiting_->take_place()) return true;
-    while (sys::now_ns() < deadline) {
+  Place admit(TaskSpec& spec, const std::stop_token& stop, DeadlineNs limit) override {
+    if (!waiting_->is_limited() || waiting_->take_place()) return Place::taken;
+    const std::stop_callback look_again(stop, [this] { waiting_->wake_all(); });
+    const DeadlineNs end = std::min(limit, spec.deadline_ns);
+    for (;;) {
+      const std::int64_t now = sys::now_ns();
+      if (stop.stop_requested()) {
+        spec.ended = detail::EndedBefore::cancelled;
+      } else if (now >= spec.deadline_ns) {
+        spec.ended = detail::EndedBefore::late;
+      }
+      if (spec.ended != detail::EndedBefore::no) return Place::not_needed;
+      if (now >= limit) return Place::none_by_limit;
       require_mine();
       require_open();
       const sys::FutexWord& wanted = waiting_->want_room();
-      if (waiting_->take_place()) return true;
-      start::futex_wait_serving_signals(&wanted, 1, std::min(deadline, sys::now_ns() + kLookUpNs));
-      if (waiting_->take_place()) return true;
+      if (waiting_->take_place()) return Place::taken;
+      // Asked after the word was written, which a request that comes now writes again.
+      if (stop.stop_requested()) continue;
+      start::futex_wait_serving_signals(&wanted, 1, std::min(end, now + kLookUpNs));
+      if (waiting_->take_place()) return Place::taken;
     }
-    return false;
   }
   void leave() noexcept override {
     if (waiting_->is_limited()) waiting_->give_place_back();
@@ -201,9 +212,16 @@ class PoolCaller final : public detail::PoolCore {
   TaskTicket commit(const TaskDraft& draft, detail::TaskBaggage baggage) override {
     const std::int64_t deadline = view_.request(draft.index).deadline_ns;
     const TaskTicket task = records_->commit(draft, std::move(baggage));
-    if (draft.is_cancelled) {
-      cancelled_.fetch_add(1, std::memory_order_relaxed);
-      return task;
+    switch (draft.ended) {
+      case detail::EndedBefore::cancelled:
+        cancelled_.fetch_add(1, std::memory_order_relaxed);
+        return task;
+      case detail::EndedBefore::late:
+        pool::count_timed_out(view_);
+        ended_waiting_.fetch_add(1, std::memory_order_relaxed);
+        return task;
+      case detail::EndedBefore::no:
+        break;
     }
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     pool::call_worker(view_, idle_, *waiting_);

@@ -94,7 +94,7 @@ TaskDraft Records::draft(const TaskSpec& spec) {
   collect_abandoned(kCollectedPerDraft);
   const std::uint32_t index = take_record();
   TaskRequest& request = view_.request(index);
-  TaskDraft draft{index, spec.priority, spec.is_cancelled, {}};
+  TaskDraft draft{index, spec.priority, spec.ended, {}};
   request.arguments = BlockRef{};
   request.cells = BlockRef{};
   try {
@@ -157,8 +157,9 @@ TaskTicket Records::commit(const TaskDraft& draft, detail::TaskBaggage baggage) 
   if (!baggage.empty()) baggage_[draft.index] = std::move(baggage);
   // Released: the supervisor's audit reads the word first, then this.
   request.generation.store(generation, std::memory_order_release);
-  if (draft.is_cancelled) {
-    publish_cancelled_task(view_.state(draft.index), generation);
+  if (draft.ended != detail::EndedBefore::no) {
+    const bool late = draft.ended == detail::EndedBefore::late;
+    publish_ended_task(view_.state(draft.index), generation, late);
     return {draft.index, generation};
   }
   publish_task(view_.state(draft.index), generation);

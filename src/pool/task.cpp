@@ -78,8 +78,8 @@ void publish_task(TaskState& state, std::uint32_t generation) noexcept {
                    std::memory_order_release);
 }
 
-void publish_cancelled_task(TaskState& state, std::uint32_t generation) noexcept {
-  state.word.store(ended(TaskWord{TaskPhase::pending, false, {}, generation}, true, false).pack(),
+void publish_ended_task(TaskState& state, std::uint32_t generation, bool late) noexcept {
+  state.word.store(ended(TaskWord{TaskPhase::pending, false, {}, generation}, true, late).pack(),
                    std::memory_order_release);
 }
 

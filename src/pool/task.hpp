@@ -20,8 +20,8 @@ namespace brood::pool {
 // Caller: a free record becomes pending under `generation`.
 void publish_task(shm::TaskState& state, std::uint32_t generation) noexcept;
 
-// Caller: the same, but it is cancelled already, and no worker will hear of it.
-void publish_cancelled_task(shm::TaskState& state, std::uint32_t generation) noexcept;
+// Caller: the same, but it is cancelled already, or `late`, and no worker will hear of it.
+void publish_ended_task(shm::TaskState& state, std::uint32_t generation, bool late) noexcept;
 
 // Worker: takes a pending task of this generation.
 bool claim_task(shm::TaskState& state, std::uint32_t generation, shm::OwnerId worker) noexcept;

@@ -172,13 +172,15 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
   [[nodiscard]] const TaskSpec& defaults() const noexcept override { return defaults_; }
   [[nodiscard]] TaskSpec spec_of(const TaskOptions& options) const override {
     TaskSpec spec = defaults_;
-    spec.is_cancelled = options.stop.stop_requested();
+    if (options.stop.stop_requested()) spec.ended = detail::EndedBefore::cancelled;
     return spec;
   }
   void resize(std::size_t workers) override {
     if (workers != done_.size()) throw Error("brood: a ThreadPool keeps the threads it began with");
   }
-  bool admit(DeadlineNs /*deadline*/) override { return true; }
+  Place admit(TaskSpec& /*spec*/, const std::stop_token& /*stop*/, DeadlineNs /*limit*/) override {
+    return Place::taken;
+  }
   void leave() noexcept override {}
   [[nodiscard]] detail::Addresses addresses() const noexcept override {
     return detail::Addresses::of_a_copy;
@@ -203,7 +205,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     free_.pop_back();
     task->generation = ++last_generation_ == 0 ? ++last_generation_ : last_generation_;
     tasks_[index] = task;
-    return {index, spec.priority, spec.is_cancelled,
+    return {index, spec.priority, spec.ended,
             std::as_writable_bytes(std::span(task->arguments)).first(spec.argument_bytes)};
   }
   void drop(const TaskDraft& draft) noexcept override {
@@ -215,7 +217,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     const std::lock_guard lock(mutex_);
     const std::shared_ptr<ThreadTask>& task = tasks_[draft.index];
     task->baggage = std::move(baggage);
-    if (draft.is_cancelled) {
+    if (draft.ended != detail::EndedBefore::no) {
       task->cancel();
       finish_locked(*task);
       return {draft.index, task->generation};
@@ -598,7 +600,8 @@ struct TheDefaultPool {
 
 int pool::stop_fd_of_thread() { return task_of_thread->stop_fd(); }
 
-ThreadPool::ThreadPool(std::size_t workers) : Pool(std::make_shared<ThreadCore>(workers)) {}
+ThreadPool::ThreadPool(std::size_t workers)
+    : Pool(OfAnotherKind{}, std::make_shared<ThreadCore>(workers)) {}
 
 void ThreadPool::post(Posted job) { static_cast<ThreadCore&>(core()).post(std::move(job)); }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -28,6 +29,70 @@ int halve(int n) {
   if (n == 13) kill(getpid(), SIGKILL);
   if (n % 2 != 0) throw std::invalid_argument("odd: " + std::to_string(n));
   return n / 2;
+}
+
+// ---- lists in braces
+
+int add(int a, int b) { return a + b; }
+
+template <class Results>
+auto all_of(Results results) {
+  std::vector<std::ranges::range_value_t<Results>> all;
+  for (auto& result : results) all.push_back(std::move(result));
+  return all;
+}
+
+// What all pools take.
+void take_lists(Pool& pool) {
+  const std::vector halves{1, 2};
+  const std::vector sums{3, 7};
+  EXPECT_EQ(pool.map(halve, {2, 4}), halves);
+  EXPECT_EQ(pool.map_results(halve, {2, 4}).at(1).value(), 2);
+  EXPECT_EQ(pool.map_async(halve, {2, 4}).get(), halves);
+  EXPECT_EQ(pool.starmap(add, {{1, 2}, {3, 4}}), sums);
+  EXPECT_EQ(pool.starmap(add, {{1, 2}, {3, 4}}, {.chunk_size = 2}), sums);
+  EXPECT_EQ(pool.starmap(add, {std::pair{1, 2}, std::pair{3, 4}}), sums);
+  EXPECT_EQ(pool.starmap_results(add, {{1, 2}, {3, 4}}).at(1).value(), 7);
+  EXPECT_EQ(pool.starmap_results(add, {std::tuple{1, 2}}).at(0).value(), 3);
+  EXPECT_EQ(pool.starmap_async(add, {{1, 2}, {3, 4}}).get(), sums);
+  EXPECT_EQ(pool.starmap_async(add, {std::array{1, 2}, std::array{3, 4}}).get(), sums);
+  const auto label = [](std::string_view text, int n) {
+    return std::string(text) + std::to_string(n);
+  };
+  EXPECT_EQ(pool.starmap(label, {{"a", 1}, {std::string("b"), 2}}),
+            (std::vector<std::string>{"a1", "b2"}));
+  const auto generic = [](auto a, auto b) { return a + b; };
+  EXPECT_EQ(pool.starmap(generic, {std::pair{1, 2}, std::pair{3, 4}}), sums);
+}
+
+TEST_P(MapFamilyTest, ListsInBracesAreRanges) {
+  Pool pool(with(2));
+  take_lists(pool);
+}
+
+TEST_P(MapFamilyTest, ImapKeepsAListInBraces) {
+  Pool pool(with(1));
+  const auto size = [](std::string_view text) { return text.size(); };
+  const std::string one(100, 'x');
+  const std::string two(200, 'x');
+  const std::vector<std::size_t> sizes{100, 200};
+  auto some = pool.imap(size, {one, two}, {.chunk_size = 1});
+  EXPECT_EQ(all_of(std::move(some)), sizes);
+  auto outcomes = pool.imap_results(size, {one, two});
+  EXPECT_EQ(outcomes.next().value().value(), 100U);
+  auto unordered = pool.imap_unordered(size, {one, two}, {.chunk_size = 1});
+  EXPECT_EQ(all_of(std::move(unordered)), sizes) << "one worker";
+  auto unordered_outcomes = pool.imap_unordered_results(size, {one, two});
+  EXPECT_EQ(unordered_outcomes.next().value().value(), 100U);
+  // More than is read ahead.
+  auto numbers = pool.imap(halve, {2, 4, 6, 8, 10, 12, 14, 16, 18, 20}, {.chunk_size = 1});
+  EXPECT_EQ(all_of(std::move(numbers)), (std::vector{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+}
+
+TEST(ThreadPoolMapFamilyTest, ListsInBracesAreRanges) {
+  ThreadPool pool(2);
+  take_lists(pool);
+  EXPECT_EQ(all_of(pool.imap(halve, {2, 4})), (std::vector{1, 2}));
 }
 
 // ---- outcomes

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "brood/pool.hpp"
@@ -214,6 +215,47 @@ TEST_P(MapTest, ATimeoutEndsTheWaitAndThePoolGoesOn) {
   EXPECT_GE(std::chrono::steady_clock::now() - before, 50ms);
   open_gate(gate);
   EXPECT_EQ(pool.map(task, numbers(10), {.timeout = kHangGuard}), numbers(10));
+}
+
+TEST_P(MapTest, WhatHasNoOutcomeAtTheTimeoutIsCancelled) {
+  Pool pool(with(1));
+  const auto until_stopped = [](const Queue<int>& ran, int n) {
+    ran.put(n);
+    while (!stop_requested()) usleep(1000);
+    return n;
+  };
+  Queue<int> ran;
+  const auto one = brood::bind_front(until_stopped, ran);
+  const std::vector<std::tuple<Queue<int>, int>> pairs{{ran, 0}, {ran, 1}, {ran, 2}};
+  const MapOptions soon{.chunk_size = 1, .timeout = 50ms};
+  std::uint64_t cancelled = 0;
+  const auto expect_end = [&](auto&& call) {
+    EXPECT_THROW(static_cast<void>(call()), TimeoutError);
+    // The worker is free again, without a grace that kills it.
+    EXPECT_EQ(pool.apply(square, 3), 9);
+    EXPECT_LE(ran.size(), 1U) << "those that waited never run";
+    while (const auto n = ran.try_get()) EXPECT_EQ(*n, 0);
+    EXPECT_EQ(pool.stats().cancelled, cancelled += 3);
+  };
+  expect_end([&] { return pool.map(one, numbers(3), soon); });
+  expect_end([&] { return pool.map_results(one, numbers(3), soon); });
+  expect_end([&] { return pool.starmap(until_stopped, pairs, soon); });
+  expect_end([&] { return pool.starmap_results(until_stopped, pairs, soon); });
+  EXPECT_EQ(pool.stats().died, 0U);
+}
+
+TEST_P(MapTest, TheTimeoutOfMapAsyncCancelsNothing) {
+  Pool pool(with(1));
+  Event let_go;
+  const auto task = [](const Event& go, int n) {
+    go.wait();
+    return n;
+  };
+  auto future = pool.map_async(brood::bind_front(task, let_go), numbers(2), {.timeout = 20ms});
+  EXPECT_THROW(static_cast<void>(future.get()), TimeoutError);
+  let_go.set();
+  EXPECT_EQ(future.result().value(), numbers(2));
+  EXPECT_EQ(pool.stats().cancelled, 0U);
 }
 
 TEST_P(MapTest, LargeResultsPerElementWork) {

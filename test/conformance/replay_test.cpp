@@ -441,13 +441,12 @@ int preloaded = 0;
 TEST_P(ReplayTest, WhatTheWorkersRanFirstIsRunFirst) {
   PoolOptions options = keeping();
   options.preload = {[](int n) { preloaded = n; }, 5};
-  options.initializer = {
-      brood::bind_front(
-          [](const std::string& text, int n) {
-            static_cast<void>(worker_state<Model>(Model{static_cast<int>(text.size()) + n}));
-          },
-          std::string("four")),
-      38};
+  options.initializer = {brood::bind_front(
+                             [](const std::string& text, int n) {
+                               worker_state<Model>(Model{static_cast<int>(text.size()) + n});
+                             },
+                             std::string("four")),
+                         38};
   Pool pool(options);
   const Death death = death_of([&] {
     pool.apply([] {

@@ -674,6 +674,78 @@ TEST_P(StopTaskTest, ACancelledTaskMakesRoomWhenItsTurnComes) {
   EXPECT_EQ(third->get(), 42);
 }
 
+// A pool with room for one task that waits, and that is taken until `let_go`.
+struct FullPool {
+  explicit FullPool(PoolOptions options)
+      : pool([&] {
+          options.max_pending = 1;
+          return Pool(options);
+        }()),
+        runs(pool.submit(hold, begun, let_go)) {
+    begun.wait();
+    waits = pool.submit(answer);
+  }
+  // Every place is there again.
+  void expect_room_once_let_go() {
+    EXPECT_FALSE(pool.try_submit(answer).has_value());
+    let_go.set();
+    EXPECT_EQ(waits.get(), 42);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(pool.submit_for(kHangGuard, answer)->get(), 42);
+    EXPECT_EQ(pool.stats().pending, 0U);
+  }
+
+  Event begun;
+  Event let_go;
+  Pool pool;
+  Future<int> runs;
+  Future<int> waits;
+};
+
+TEST_P(StopTaskTest, ADeadlineEndsTheWaitForRoom) {
+  FullPool full(with(1));
+  const auto soon = [] { return std::chrono::steady_clock::now() + 20ms; };
+  auto late = full.pool.submit({.deadline = soon()}, answer);
+  EXPECT_TRUE(late.ready());
+  EXPECT_THROW(late.get(), TaskTimeout);
+  auto limited = full.pool.submit_for(kHangGuard, {.deadline = soon()}, answer);
+  ASSERT_TRUE(limited.has_value());
+  EXPECT_THROW(limited->get(), TaskTimeout);
+  EXPECT_FALSE(full.pool.submit_for(10ms, {.deadline = soon() + kHangGuard}, answer).has_value())
+      << "the limit came first";
+  auto long_ago = full.pool.try_submit({.deadline = soon() - 1h}, answer);
+  ASSERT_TRUE(long_ago.has_value());
+  EXPECT_THROW(long_ago->get(), TaskTimeout);
+  const PoolStats stats = full.pool.stats();
+  EXPECT_EQ(stats.pending, 1U);
+  EXPECT_EQ(stats.timed_out, 3U);
+  EXPECT_EQ(stats.done, 3U);
+  full.expect_room_once_let_go();
+}
+
+TEST_P(StopTaskTest, AStopRequestEndsTheWaitForRoom) {
+  FullPool full(with(1));
+  std::stop_source source;
+  std::atomic<int> cancelled{0};
+  std::vector<std::thread> blocked;
+  const auto submit = [&](auto&& submitted) {
+    blocked.emplace_back([&cancelled, submitted] {
+      EXPECT_EQ(outcome_of([&] { static_cast<void>(submitted().get()); }), "Cancelled");
+      ++cancelled;
+    });
+  };
+  const TaskOptions options{.stop = source.get_token()};
+  submit([&] { return full.pool.submit(options, answer); });
+  submit([&] { return std::move(*full.pool.submit_for(kHangGuard, options, answer)); });
+  EXPECT_FALSE(wait_until([&] { return cancelled != 0; }, 20ms));
+  source.request_stop();
+  for (std::thread& thread : blocked) thread.join();
+  auto too = full.pool.try_submit(options, answer);
+  ASSERT_TRUE(too.has_value()) << "it needs no room";
+  EXPECT_THROW(too->get(), Cancelled);
+  EXPECT_EQ(full.pool.stats().cancelled, 3U);
+  full.expect_room_once_let_go();
+}
+
 TEST_P(StopTaskTest, WhoWaitsForRoomLearnsThatThePoolIsClosed) {
   PoolOptions options = with(1);
   options.max_pending = 1;
@@ -685,6 +757,20 @@ TEST_P(StopTaskTest, WhoWaitsForRoomLearnsThatThePoolIsClosed) {
   std::thread blocked([&] { EXPECT_THROW(static_cast<void>(pool.submit(answer)), PoolClosed); });
   pool.terminate();
   blocked.join();
+}
+
+TEST_P(StopTaskTest, WhateverSubmitsTakesOptionsInBraces) {
+  Pool pool(with(1));
+  const auto twice = [](int n) { return 2 * n; };
+  EXPECT_EQ(pool.submit({.timeout = kHangGuard}, twice, 1).get(), 2);
+  EXPECT_EQ(pool.apply({.timeout = kHangGuard}, twice, 1), 2);
+  EXPECT_EQ(pool.apply_async({.timeout = kHangGuard}, twice, 1).get(), 2);
+  EXPECT_EQ(pool.try_submit({.timeout = kHangGuard}, twice, 1)->get(), 2);
+  EXPECT_EQ(pool.submit_for(kHangGuard, {.timeout = kHangGuard}, twice, 1)->get(), 2);
+  EXPECT_THROW(pool.apply({.timeout = 10ms}, obey), TaskTimeout);
+  TaskOptions named{.timeout = 10ms};
+  EXPECT_THROW(pool.apply(named, obey), TaskTimeout);
+  EXPECT_THROW(pool.apply_async(named, obey).get(), TaskTimeout);
 }
 
 TEST_P(StopTaskTest, OptionsThatMakeNoSenseAreRefused) {

@@ -301,6 +301,26 @@ TEST_P(AsCompletedTest, WorkersThatDieAmidThem) {
 
 // ---- CompletionQueue
 
+TEST_P(CompletionQueueTest, TagsThatAreNotGivenArePlaces) {
+  Pool pool(with(2));
+  CompletionQueue queue;
+  std::vector<Future<int>> futures;
+  for (int i = 0; i < 10; ++i) {
+    futures.push_back(pool.submit(twice, i));
+    EXPECT_EQ(queue.add(futures.back()), static_cast<std::uint64_t>(i));
+  }
+  EXPECT_THROW(queue.add(Future<int>()), Error);
+  EXPECT_EQ(queue.add(futures[0]), 10U) << "what was refused has no place";
+  std::vector<bool> seen(11);
+  while (const auto tag = queue.next()) {
+    EXPECT_FALSE(seen.at(*tag));
+    seen.at(*tag) = true;
+    if (*tag == 10) continue;
+    EXPECT_EQ(futures[*tag].get(), 2 * static_cast<int>(*tag));
+  }
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), true), 11);
+}
+
 TEST_P(CompletionQueueTest, GivesEachTagOnce) {
   Pool pool(with(2));
   CompletionQueue queue;

@@ -324,7 +324,7 @@ TEST_P(WorkerSetupTest, WorkersAreNumbered) {
   EXPECT_EQ(*seen.rbegin(), 2U);
   EXPECT_THROW(static_cast<void>(worker_index()), Error);
   EXPECT_THROW(static_cast<void>(task_seed()), Error);
-  EXPECT_THROW(static_cast<void>(worker_state<int>()), Error);
+  EXPECT_THROW(worker_state<int>(), Error);
 }
 
 struct Model {
@@ -340,8 +340,7 @@ struct Model {
 TEST_P(WorkerSetupTest, AWorkersStateStaysFromTaskToTaskAndIsDestroyedAtItsEnd) {
   PoolOptions options = with(1);
   const std::string ledger = path("ends");
-  options.initializer = {
-      [](const std::string& to) { static_cast<void>(worker_state<Model>("big", to)); }, ledger};
+  options.initializer = {[](const std::string& to) { worker_state<Model>("big", to); }, ledger};
   Pool pool(options);
   const auto use = [] {
     Model& model = worker_state<Model>();

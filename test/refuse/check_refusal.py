@@ -2,7 +2,8 @@
 """check_refusal.py PROGRAM.cpp COMPILER [FLAG...]
 
 Compiles PROGRAM and succeeds only if that fails with the message named in the program's first
-line, `// EXPECT: text`. A program named control_*.cpp must compile.
+line, `// EXPECT: text`; with `// BEFORE: other` in the second line, only if that comes later or not
+at all. A program named control_*.cpp must compile.
 """
 
 import os
@@ -29,14 +30,17 @@ def main():
             sys.exit(f"{program}: must compile, and does not:\n{done.stderr}")
         return
 
-    first_line = program.read_text().partition("\n")[0]
-    wanted = re.fullmatch(r"// EXPECT: (.*\S)\s*", first_line)
+    lines = program.read_text().split("\n")
+    wanted = re.fullmatch(r"// EXPECT: (.*\S)\s*", lines[0])
     if not wanted:
         sys.exit(f"{program}:1: begin the file with '// EXPECT: text of the message'")
     if done.returncode == 0:
         sys.exit(f"{program}: compiles, and must be refused with: {wanted[1]}")
     if wanted[1] not in done.stderr:
         sys.exit(f"{program}: is refused, but not with: {wanted[1]}\n{done.stderr}")
+    later = re.fullmatch(r"// BEFORE: (.*\S)\s*", lines[1])
+    if later and later[1] in done.stderr.partition(wanted[1])[0]:
+        sys.exit(f"{program}: is refused with {later[1]} before {wanted[1]}\n{done.stderr}")
 
 
 def quiet_flags(compiler):

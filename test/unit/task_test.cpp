@@ -251,10 +251,18 @@ TEST(StopTaskTest, CancellingSettlesWhatHasNoOutcomeYet) {
 
 TEST(StopTaskTest, ATaskMayBeCancelledFromTheBeginning) {
   Record r(in_phase(TaskPhase::free));
-  publish_cancelled_task(r.state, kGeneration);
+  publish_ended_task(r.state, kGeneration, false);
   EXPECT_TRUE(same(r.word(), done_with(true, false)));
   EXPECT_FALSE(claim_task(r.state, kGeneration, kWorker));
   EXPECT_EQ(cancelled(r, kGeneration), CancelStep::already);
+}
+
+TEST(StopTaskTest, ATaskMayBeLateFromTheBeginning) {
+  Record r(in_phase(TaskPhase::free));
+  publish_ended_task(r.state, kGeneration, true);
+  EXPECT_TRUE(same(r.word(), done_with(true, true)));
+  EXPECT_FALSE(claim_task(r.state, kGeneration, kWorker));
+  EXPECT_EQ(cancelled(r, kGeneration), CancelStep::too_late);
 }
 
 TEST(StopTaskTest, ADeadlineEndsOnlyATaskThatWaits) {

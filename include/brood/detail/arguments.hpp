@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <ranges>
 #include <span>
@@ -69,6 +70,16 @@ struct SignatureOf<BoundFront<F, Bound...>> {
   using inner = typename SignatureOf<F>::type;
   using type = typename DropFirst<sizeof...(Bound), inner>::type;
 };
+
+// What {{1, 2}, {3, 4}} is for a callable: the arguments of several calls.
+template <class Signature>
+struct ArgumentListsOf {};
+template <class... P>
+struct ArgumentListsOf<TypeList<P...>> {
+  using type = std::initializer_list<std::tuple<std::remove_cvref_t<P>...>>;
+};
+template <class F>
+using ArgumentLists = typename ArgumentListsOf<typename SignatureOf<std::decay_t<F>>::type>::type;
 
 // ---- wire types
 

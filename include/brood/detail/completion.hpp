@@ -2,6 +2,7 @@
 // collects what was said.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -83,6 +84,8 @@ class CompletionCore {
   CompletionCore& operator=(const CompletionCore&) = delete;
 
   virtual void add(const std::shared_ptr<PoolCore>& core, TaskTicket task, std::uint64_t tag) = 0;
+  // 0, 1, 2...
+  std::uint64_t number_next() noexcept { return numbers_.fetch_add(1, std::memory_order_relaxed); }
   // Whether something was added and not given out yet.
   [[nodiscard]] virtual bool empty() const noexcept = 0;
   // The tag of a task that has ended, oldest end first. Empty: none by then, or wake() was called
@@ -93,6 +96,9 @@ class CompletionCore {
   // Lets go of pools that nothing is waited for of; next_until() does too when nothing is left.
   virtual void forget_pools() noexcept = 0;
   virtual int fileno() = 0;
+
+ private:
+  std::atomic<std::uint64_t> numbers_{0};
 };
 
 // Waits until the word that is 0 is another; false if the deadline came first. Serves signals.

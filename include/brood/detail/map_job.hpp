@@ -226,6 +226,21 @@ class ChunkResults {
   std::span<const std::byte> cells_;  // if all is well
 };
 
+// The i-th elements of all, as a tuple. Refers to the ranges.
+template <class First, class... Others>
+auto side_by_side(First& first, Others&... others) {
+  const std::size_t count = std::ranges::size(first);
+  if (((std::ranges::size(others) != count) || ...)) {
+    throw Error("brood: for_each() takes ranges of one length");
+  }
+  using Parts =
+      std::tuple<std::ranges::range_reference_t<First>, std::ranges::range_reference_t<Others>...>;
+  return std::views::iota(std::size_t{0}, count) | std::views::transform([&](std::size_t i) {
+           const auto at = static_cast<std::ptrdiff_t>(i);
+           return Parts(std::ranges::begin(first)[at], std::ranges::begin(others)[at]...);
+         });
+}
+
 // How many elements make a chunk: so many that it takes a worker some 1.5 ms, which is measured
 // with chunks that begin small and grow. Bounded by what evens out elements of unequal length, and
 // by how many tasks there can be.
@@ -374,7 +389,8 @@ class MapCall final : public MapHandle<typename Job::Result> {
 
   bool cancel() noexcept override {
     bool any = false;
-    for (const Chunk& chunk : chunks_) {
+    // The last first: no worker is to take up one that is cancelled a moment later.
+    for (const Chunk& chunk : chunks_ | std::views::reverse) {
       const bool cancelled = core_->cancel(chunk.task);
       any = any || (cancelled && core_->elements_done(chunk.task) < chunk.elements);
     }
@@ -475,7 +491,11 @@ class MapCall final : public MapHandle<typename Job::Result> {
   void gather(DeadlineNs deadline, Accept&& accept) {
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
-      if (!await(chunk, deadline)) throw TimeoutError("brood: map did not end in time");
+      if (!await(chunk, deadline)) {
+        // Nobody else could: the caller has no handle.
+        cancel();
+        throw TimeoutError("brood: map did not end in time");
+      }
       const ChunkResults<Job> results(*core_, chunk.task);
       for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(results, i, position + i);
       position += chunk.elements;

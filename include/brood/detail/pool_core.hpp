@@ -35,11 +35,14 @@ struct TaskTicket {
   std::uint32_t generation = 0;  // 0: none
 };
 
+// What became of a task before it was submitted: no worker is to hear of it.
+enum class EndedBefore : std::uint8_t { no, cancelled, late };
+
 // A task being written. `arguments` is 16-byte aligned room for callable and arguments.
 struct TaskDraft {
   std::uint32_t index = 0;
   std::uint32_t priority = 1;
-  bool is_cancelled = false;
+  EndedBefore ended = EndedBefore::no;
   std::span<std::byte> arguments;
 };
 
@@ -63,7 +66,7 @@ struct TaskSpec {
   std::uint32_t retries = 0;
   bool retry_exceptions = false;
   std::uint32_t priority = 1;  // 0: most urgent
-  bool is_cancelled = false;   // from the beginning: its stop token says so
+  EndedBefore ended = EndedBefore::no;
   std::int64_t timeout_ns = kNoDeadline;
   DeadlineNs deadline_ns = kNoDeadline;
   std::string name;
@@ -100,9 +103,11 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
   [[nodiscard]] virtual const TaskSpec& defaults() const noexcept = 0;
   [[nodiscard]] virtual TaskSpec spec_of(const TaskOptions& options) const = 0;
 
-  // Waits until fewer tasks than may are waiting; false: `deadline` came first. Throws what draft()
-  // throws. After true, one task may be submitted, and leave() is to be called.
-  virtual bool admit(DeadlineNs deadline) = 0;
+  // Waits until fewer tasks than may are waiting. Throws what draft() throws. With a place taken,
+  // that one task may be submitted, and leave() is to be called. None is needed where the task's
+  // deadline or `stop` has ended it meanwhile, which is written down in `spec`.
+  enum class Place : std::uint8_t { none_by_limit, taken, not_needed };
+  virtual Place admit(TaskSpec& spec, const std::stop_token& stop, DeadlineNs limit) = 0;
   virtual void leave() noexcept = 0;
 
   // Where code and constants lie in the workers.
@@ -167,17 +172,18 @@ class PoolCore : public std::enable_shared_from_this<PoolCore> {
 // A task's place in the queue, from asking for it until the task stands there itself.
 class Admission {
  public:
-  Admission(PoolCore& core, DeadlineNs deadline) : core_(core), admitted_(core.admit(deadline)) {}
+  Admission(PoolCore& core, TaskSpec& spec, const std::stop_token& stop, DeadlineNs limit)
+      : core_(core), place_(core.admit(spec, stop, limit)) {}
   ~Admission() {
-    if (admitted_) core_.leave();
+    if (place_ == PoolCore::Place::taken) core_.leave();
   }
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
-  explicit operator bool() const noexcept { return admitted_; }
+  explicit operator bool() const noexcept { return place_ != PoolCore::Place::none_by_limit; }
 
  private:
   PoolCore& core_;
-  bool admitted_;
+  PoolCore::Place place_;
 };
 
 // What a Pool has. Throws PoolClosed if it was moved from, and Error in a task, where a pool of the

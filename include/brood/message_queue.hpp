@@ -8,8 +8,11 @@
 //   }
 //   if (auto view = frames.get_view_for(1s)) detect(view->header(), view->bytes());  // consumer
 //
-// Nothing is copied, so the time it takes does not depend on the size.
+// Nothing is copied, so the time it takes does not depend on the size. Handles are values, passed
+// on as those of any queue; the queue is closed and looked at as any.
 #pragma once
+
+#include "brood/detail/cpp20.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -24,7 +27,8 @@
 
 namespace brood {
 
-// What Queue<Message<Header>> holds: a Header, and bytes.
+// What Queue<Message<Header>> holds: a Header, which has to be trivially copyable, and bytes, of
+// each message as many as it needs.
 template <class Header>
 struct Message {};
 
@@ -51,6 +55,16 @@ struct MessageFrame {
 
 }  // namespace detail
 
+// A queue of messages. What queue.hpp says of all queues holds for it, and:
+//
+//   Threads:   any, of any process; a Loan or a View one at a time.
+//   Blocking:  loan, put while the queue is full, get_view while it is empty: without limit, or for
+//              the time given; try_ forms never.
+//   Ownership: a message belongs to its Loan, then to the queue, then to its View: it lies in one
+//              place from the first to the last.
+//   Errors:    loan, put: Closed, ArenaFull. get_view: Closed. All: Interrupted, FamilyBroken,
+//              StaleHandle.
+//   Death:     of who holds a Loan or a View frees its message; published ones stay.
 template <class Header>
 class Queue<Message<Header>> {
   static_assert(std::is_trivially_copyable_v<Header> && std::is_default_constructible_v<Header>,
@@ -114,8 +128,8 @@ class Queue<Message<Header>> {
   explicit Queue(const QueueOptions& options)
       : core_(detail::QueueCore::make(element(), options)) {}
 
-  // Waits until the queue has room for so many bytes, and lends them without a place in it. Throws
-  // Closed, ArenaFull.
+  // Waits until the queue has room for so many bytes, and lends them without a place in it.
+  // Nothing: there was no room in time.
   [[nodiscard]] Loan loan(std::size_t bytes) const { return *lend(bytes, detail::kNoDeadline); }
   template <class Rep, class Period>
   [[nodiscard]] std::optional<Loan> loan_for(std::size_t bytes,
@@ -133,7 +147,8 @@ class Queue<Message<Header>> {
     room.publish();
   }
 
-  // Throws Closed once the queue is closed and empty.
+  // The oldest message, which leaves the queue. Throws Closed once that is closed and empty.
+  // Nothing: none came in time.
   [[nodiscard]] View get_view() const { return *take(detail::kNoDeadline); }
   template <class Rep, class Period>
   [[nodiscard]] std::optional<View> get_view_for(std::chrono::duration<Rep, Period> limit) const {
