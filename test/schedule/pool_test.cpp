@@ -388,6 +388,8 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
         "who wakes exchanges the newest state; the rest is the next's"},
        {"idle.hpp", "state.fetch_and(~comer(slot)", Damage::relax,
         "work left to one that does not come is found by the supervisor"},
+       {"idle.hpp", "std::popcount(sleepers(", Damage::relax,
+        "who counts has been called, or has read the empty places, since they slept"},
        {"idle.hpp", "looking.fetch_or", Damage::drop, "then there is one wake-up more"},
        {"idle.hpp", "state.fetch_and(valid", Damage::relax, "all bells are rung next"},
        {"idle.hpp", "state.fetch_and(valid", Damage::tear, "the same"},
