@@ -30,7 +30,7 @@ void end_before_inherited_handlers(int status, void* /*context*/) {
 }
 
 template <class Stream>
-void flush(Stream& stream) noexcept {
+void write_out(Stream& stream) noexcept {
   try {
     stream.flush();
   } catch (...) {
@@ -73,10 +73,10 @@ int run_user_code(const std::string& name, const std::function<int()>& run) noex
 void flush_streams() noexcept {
   // A pool that is a global variable may be made before they are.
   const std::ios_base::Init made;
-  flush(std::cout);
-  flush(std::clog);
-  flush(std::wcout);
-  flush(std::wclog);
+  write_out(std::cout);
+  write_out(std::clog);
+  write_out(std::wcout);
+  write_out(std::wclog);
   std::fflush(nullptr);
 }
 
@@ -90,7 +90,7 @@ void flush_output() noexcept {
     known = now;
     keeps_text = dynamic_cast<__gnu_cxx::stdio_sync_filebuf<char>*>(now) == nullptr;
   }
-  if (keeps_text) flush(std::cout);
+  if (keeps_text) write_out(std::cout);
 }
 
 void become_child(const ChildSettings& settings) noexcept {
