@@ -21,6 +21,18 @@ std::size_t WaitingTasks::count_all() noexcept {
   return count();
 }
 
+bool WaitingTasks::any_since_last_call() noexcept {
+  const std::lock_guard lock(mutex_);
+  static_cast<void>(count());
+  bool any = false;
+  for (std::size_t i = 0; i < rings_.size(); ++i) {
+    const RingReader::Left left = rings_[i].left();
+    any = any || left.first < ends_[i];
+    ends_[i] = left.end;
+  }
+  return any;
+}
+
 bool WaitingTasks::take_place() noexcept {
   const std::lock_guard lock(mutex_);
   if (places_ + count() >= *most_) return false;
@@ -59,7 +71,7 @@ std::size_t WaitingTasks::count() noexcept {
   std::size_t count = 0;
   for (RingReader& ring : rings_) {
     static_cast<void>(ring.take(is_past));
-    count += ring.count_left();
+    count += ring.left().count();
   }
   return count;
 }

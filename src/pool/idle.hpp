@@ -1,6 +1,7 @@
 // Who of the workers has nothing to do, and waking them (shm/pool_layout.hpp: IdleBits).
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 
@@ -18,11 +19,12 @@ namespace brood::pool {
 class IdleWorkers {
  public:
   IdleWorkers() noexcept = default;
-  // More workers than `processors` that are coming would only be in each other's way.
+  // More workers than processors that are coming would only be in each other's way, and whoever
+  // publishes work needs one, too.
   explicit IdleWorkers(const PoolView& view, int processors = sys::usable_cpus()) noexcept
       : view_(view),
         words_((view.geometry().slots + shm::kIdleSlots - 1) / shm::kIdleSlots),
-        processors_(processors) {}
+        processors_(std::max(processors, 1)) {}
 
   // ---- what a worker says of itself
 
@@ -117,10 +119,21 @@ class IdleWorkers {
   enum class [[nodiscard]] Call {
     woken,         // a sleeper was
     nobody,        // sleeps
-    left_to_them,  // to as many as there are processors, who are coming
+    left_to_them,  // to those who are coming
   };
-  // Wakes one sleeper, if that is of use.
-  Call call_one() noexcept {
+  // Wakes one sleeper, if that is of use while the caller goes on.
+  Call call_one() noexcept { return call_one_of(std::max(processors_ - 1, 1)); }
+  // The same if that is of use while the caller waits.
+  Call call_one_more() noexcept { return call_one_of(processors_); }
+
+  void ring(std::uint16_t slot) noexcept {
+    sys::FutexWord& bell = view_.desk(slot).bell;
+    bell.fetch_add(1, std::memory_order_release);
+    sys::futex_wake(&bell, sys::kWakeAll);
+  }
+
+ private:
+  Call call_one_of(int enough) noexcept {
     int coming = 0;
     std::size_t word = words_;
     std::uint64_t state = 0;
@@ -132,17 +145,10 @@ class IdleWorkers {
       state = now;
     }
     if (word == words_) return Call::nobody;
-    if (coming >= processors_) return Call::left_to_them;
+    if (coming >= enough) return Call::left_to_them;
     return wake_one_of(word, state) ? Call::woken : Call::nobody;
   }
 
-  void ring(std::uint16_t slot) noexcept {
-    sys::FutexWord& bell = view_.desk(slot).bell;
-    bell.fetch_add(1, std::memory_order_release);
-    sys::futex_wake(&bell, sys::kWakeAll);
-  }
-
- private:
   bool wake_one_of(std::size_t word, std::uint64_t state) noexcept {
     while (sleepers(state) != 0) {
       const auto bit = static_cast<unsigned>(std::countr_zero(sleepers(state)));

@@ -36,7 +36,8 @@ void Lookout::look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) n
     return;
   }
   wanted.store(1, std::memory_order_relaxed);
-  (void)idle.call_one();
+  // The caller may be waiting for what waits so long, and leave its processor to one more.
+  (void)(waiting.any_since_last_call() ? idle.call_one_more() : idle.call_one());
   next_look_ns_ = now + kBetweenLooksNs;
 }
 

@@ -1,9 +1,10 @@
 // Work that was left to workers that were coming anyway: whether they do.
 //
 // With more workers than processors and tasks shorter than a wake-up, each task that comes would
-// wake one more worker, until they are in each other's way. So nobody is woken while as many as
-// there are processors run short tasks, or are on the way. But the next task of a worker may be
-// long, and a worker may be stopped; then another has to be woken after all.
+// wake one more worker, until they are in each other's way. So nobody is woken while enough of them
+// run short tasks, or are on the way: one for each processor but that of whoever brings the tasks.
+// But the next task of a worker may be long, and a worker may be stopped; then another has to be
+// woken after all.
 #pragma once
 
 #include <array>
@@ -30,8 +31,9 @@ class Lookout {
  public:
   explicit Lookout(const PoolView& view) noexcept : view_(view) {}
 
-  // Who was said to be coming the last time and has taken nothing since is so no more; if work is
-  // left then, another is woken.
+  // Who was said to be coming the last time and has taken nothing since is so no more. If work is
+  // left, another is woken: up to as many as there are processors if some was left the last time
+  // already.
   void look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept;
   // When to look again; kForever: when asked to.
   [[nodiscard]] std::int64_t next_look_ns() const noexcept { return next_look_ns_; }

@@ -89,10 +89,16 @@ class RingReader {
     return tail != 0 && start(tail) < tail;
   }
 
-  // From the first that nobody is known to have claimed to the last. seq_cst: see RingWriter::push.
-  [[nodiscard]] std::uint64_t count_left() noexcept {
+  // The positions from the first that nobody is known to have claimed. seq_cst: see
+  // RingWriter::push.
+  struct Left {
+    std::uint64_t first = 0;
+    std::uint64_t end = 0;
+    [[nodiscard]] std::uint64_t count() const noexcept { return end - first; }
+  };
+  [[nodiscard]] Left left() noexcept {
     const std::uint64_t tail = header_->tail.load(std::memory_order_seq_cst);
-    return tail - start(tail);
+    return {start(tail), tail};
   }
 
   // What became of an offer.

@@ -27,7 +27,7 @@ class IdleTest : public testing::Test {
   }
 
   test::SharedPool shared_{kWorkers};
-  IdleWorkers idle_{shared_.view(), 2};
+  IdleWorkers idle_{shared_.view(), 3};
 };
 
 TEST_F(IdleTest, NobodyIsWokenWhoDoesNotSleep) {
@@ -37,16 +37,20 @@ TEST_F(IdleTest, NobodyIsWokenWhoDoesNotSleep) {
   EXPECT_EQ(idle_.call_one(), Call::nobody);
 }
 
-TEST_F(IdleTest, AsManyComeAsThereAreProcessors) {
+TEST_F(IdleTest, AsManyComeAsThereAreProcessorsButOne) {
   all_sleep();
   EXPECT_EQ(idle_.call_one(), Call::woken);
   EXPECT_EQ(idle_.call_one(), Call::woken);
   EXPECT_EQ(idle_.call_one(), Call::left_to_them);
   EXPECT_EQ(idle_.count_sleeping(), kWorkers - 2U);
+  // One more, if nobody else needs a processor.
+  EXPECT_EQ(idle_.call_one_more(), Call::woken);
+  EXPECT_EQ(idle_.call_one_more(), Call::left_to_them);
+  idle_.stop_sleeping(slot_of(2));
   // Who is there comes no more.
   idle_.stop_sleeping(slot_of(0));
   EXPECT_EQ(idle_.call_one(), Call::woken);
-  EXPECT_TRUE(idle_.is_coming(slot_of(2)));
+  EXPECT_TRUE(idle_.is_coming(slot_of(3)));
   EXPECT_EQ(idle_.call_one(), Call::left_to_them);
   // Dead or alive.
   idle_.forget(slot_of(1));
