@@ -41,6 +41,9 @@ using Places = std::map<std::uint64_t, std::string>;
 // as long to read as all the rest of a death.
 class KnownPlaces {
  public:
+  // `copied`: what a fork has copied, which nobody can free. Kept in reach, so that it is no leak.
+  explicit KnownPlaces(const KnownPlaces* copied) noexcept : copied_(copied) {}
+
   // For `addresses` in a module, "function(args) + 0x1f".
   std::vector<std::string> describe(const ModuleKey& module,
                                     const std::vector<std::uint64_t>& addresses) {
@@ -72,6 +75,7 @@ class KnownPlaces {
 
  private:
   static constexpr std::size_t kMostKept = 4096;
+  [[maybe_unused]] const KnownPlaces* const copied_;
   const std::uint64_t token_ = sys::process_token();
   std::mutex mutex_;
   std::map<ModuleKey, Places> modules_;
@@ -83,7 +87,7 @@ KnownPlaces& known_places() {
   KnownPlaces* ours = known.load(std::memory_order_acquire);
   // What a fork has copied may be locked, or half written, for ever.
   while (ours == nullptr || !ours->is_mine()) {
-    auto fresh = std::make_unique<KnownPlaces>();
+    auto fresh = std::make_unique<KnownPlaces>(ours);
     if (known.compare_exchange_strong(ours, fresh.get(), std::memory_order_acq_rel)) {
       ours = fresh.release();
     }

@@ -93,7 +93,9 @@ SealedFunction seal_function(void (*function)()) {
 
 void (*open_function(const SealedFunction& sealed))() {
   if (sealed.address == 0 || sealed.seal != seal_of(sealed.address)) {
-    throw DecodeError("the address of the function to call did not come from this program");
+    throw DecodeError(
+        "the address of the function to call did not come from this program as it is now (is its "
+        "pool or process a global? one that is a global variable is made before main())");
   }
   return reinterpret_cast<void (*)()>(start::to_own_address(sealed.address));
 }
