@@ -30,6 +30,18 @@ std::uint64_t id_of(DoorbellBoard& board) noexcept;
 // Rings for every watcher, whether it sleeps or not.
 void ring_all_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept;
 
+// After the death of a member that held the object: it may have made the object ready and not rung,
+// or have disarmed the board for what others have taken since. `ready` looks by seq_cst loads. Who
+// polls is told only of what is ready: to receive on the word of a death would be to wait.
+template <class Ready>
+void ring_for_the_dead(DoorbellBoard& board, const shm::Objects& objects, Ready&& ready) noexcept {
+  if (!ready()) {
+    board.armed.store(1, std::memory_order_seq_cst);
+    if (!ready()) return;
+  }
+  ring_all_doorbells(board, objects);
+}
+
 // After a seq_cst change that has made the object ready.
 inline void ring_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept {
   if (board.armed.load(std::memory_order_seq_cst) == 0) [[likely]]

@@ -12,8 +12,9 @@
 // The descriptor is level-triggered: while the object is ready there is a datagram in it, or on
 // its way. Its owner takes the datagrams out when it finds the object not ready, arms the board,
 // and looks once more; if the object has become ready meanwhile it rings its own doorbell.
-// Who dies between disarming and ringing leaves the ringing to the warden, which rings for every
-// death of a process that held the object.
+// Who dies between disarming and ringing leaves the ringing to the warden: for every death of a
+// process that held the object it rings if the object is ready, and else arms the board and looks
+// once more.
 //
 // Memory ordering: the change of the object precedes the look at `armed`; arming precedes the
 // watcher's second look at the object. One of them sees the other; all four are seq_cst.

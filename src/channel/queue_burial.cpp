@@ -18,8 +18,7 @@ void bury_in_queue(const shm::ObjectPlace& object, shm::OwnerId dead,
     if (abandoned != 0) body.abandoned.fetch_add(abandoned, std::memory_order_seq_cst);
     body.finished.ring_for_all();
   }
-  // It may have died between making the queue ready and ringing.
-  ring_all_doorbells(body.board, objects);
+  ring_for_the_dead(body.board, objects, [&ring] { return ring.is_ready(); });
 }
 
 }  // namespace brood::channel

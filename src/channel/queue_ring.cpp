@@ -310,6 +310,12 @@ Attempt QueueRing::look_at_head() noexcept {
   return found;
 }
 
+bool QueueRing::is_ready() noexcept {
+  const Attempt head = look_at_head();
+  return head == Attempt::done || head == Attempt::closed || head == Attempt::damaged ||
+         body_->closed.load(std::memory_order_seq_cst) != 0;
+}
+
 std::optional<shm::OwnerId> QueueRing::writer_at_head() noexcept {
   Position at;
   CellWord seen(0);

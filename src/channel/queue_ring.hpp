@@ -94,6 +94,8 @@ class QueueRing {
   }
   // What take() would find.
   [[nodiscard]] Attempt look_at_head() noexcept;
+  // Whether take() would not have to wait; also if that is because there is nothing to wait for.
+  [[nodiscard]] bool is_ready() noexcept;
   // Who is writing the item that all wait for; nullopt: they do not wait for such a one.
   [[nodiscard]] std::optional<shm::OwnerId> writer_at_head() noexcept;
   // Whether claim() would find no cell.

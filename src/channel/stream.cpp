@@ -250,13 +250,21 @@ void format_pipe(std::span<std::byte> body, bool duplex, std::uint32_t cells_log
   header->most_bytes = most_bytes;
 }
 
+bool is_pipe_ready(Stream& in, const shm::ObjectPlace& pipe, std::uint32_t side) noexcept {
+  if (in && in.look().kind != Glimpse::Kind::nothing) return true;
+  return shm::Objects::has_ended(pipe, 1 - side);
+}
+
 void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects& objects) noexcept {
   std::optional<PipeView> view = view_pipe(pipe.body);
   if (!view) return;
   for (Stream& stream : view->streams) {
     if (stream) stream.bury(dead, pipe.ref, objects);
   }
-  for (DoorbellBoard* board : view->boards) ring_all_doorbells(*board, objects);
+  for (std::uint32_t side = 0; side < view->boards.size(); ++side) {
+    ring_for_the_dead(*view->boards[side], objects,
+                      [&] { return is_pipe_ready(view->streams[1 - side], pipe, side); });
+  }
 }
 
 void ring_doorbells_of_pipe(const shm::ObjectPlace& pipe, const shm::Objects& objects) noexcept {

@@ -115,6 +115,10 @@ std::optional<PipeView> view_pipe(std::span<std::byte> body) noexcept;
 void format_pipe(std::span<std::byte> body, bool duplex, std::uint32_t cells_log,
                  std::uint64_t most_bytes) noexcept;
 
+// Whether who receives on that side by `in` would not have to wait: there is a message, or there
+// will never be one, or the words make no sense.
+bool is_pipe_ready(Stream& in, const shm::ObjectPlace& pipe, std::uint32_t side) noexcept;
+
 // The warden's part (burial.cpp).
 void bury_in_pipe(const shm::ObjectPlace& pipe, shm::OwnerId dead, shm::Objects& objects) noexcept;
 // After a side of it has ended.

@@ -18,7 +18,7 @@ void bury_in_lock(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {
 void bury_in_event(const shm::ObjectPlace& object, const shm::Objects& objects) noexcept {
   if (object.body.size() < sizeof(SharedEvent)) return;
   auto& body = *reinterpret_cast<SharedEvent*>(object.body.data());
-  if (shm::is_set(body.event)) ring_all_doorbells(body.board, objects);
+  ring_for_the_dead(body.board, objects, [&body] { return shm::is_set(body.event); });
 }
 
 void bury_in_semaphore(const shm::ObjectPlace& object, shm::OwnerId dead) noexcept {

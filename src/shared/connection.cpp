@@ -101,9 +101,8 @@ class End final : public PipeEnd {
   }
   // Whether there is a message; nobody will ever send one: Closed.
   bool look(const ObjectPlace& place, Glimpse& glimpse);
-  // The same for those who need not know which; also if the words make no sense.
   [[nodiscard]] bool is_ready(const ObjectPlace& place) noexcept {
-    return in_.look().kind != Glimpse::Kind::nothing || Objects::has_ended(place, 1 - side_);
+    return channel::is_pipe_ready(in_, place, side_);
   }
   std::optional<ReceivedMessage> take(const ObjectPlace& place, const Glimpse& glimpse);
 

@@ -3,7 +3,7 @@
 // How a kind of object gets a fileno():
 //   - its body has a channel::DoorbellBoard;
 //   - whoever makes it ready, or ends or closes it, calls channel::ring_doorbells(board, objects)
-//     after that change, which is seq_cst; its part of channel::bury_in calls ring_all_doorbells;
+//     after that change, which is seq_cst; its part of channel::bury_in calls ring_for_the_dead;
 //   - each process has one Doorbell a handle: fileno() is descriptor(); an operation that has found
 //     the object not ready, or has taken the last of what it holds, calls settle().
 #pragma once

@@ -240,12 +240,6 @@ void SharedQueue::look_after_head() noexcept {
   if (space != nullptr && writer && space->has_left(*writer)) ring_.bury(*writer);
 }
 
-bool SharedQueue::is_ready() noexcept {
-  const Attempt head = ring_.look_at_head();
-  return head == Attempt::done || head == Attempt::closed || head == Attempt::damaged ||
-         is_closed();
-}
-
 QueueCore::Outcome SharedQueue::take_slowly(Position& at, DeadlineNs deadline, Attempt attempt) {
   const auto taken = [&] {
     attempt = try_take(at);
@@ -256,7 +250,7 @@ QueueCore::Outcome SharedQueue::take_slowly(Position& at, DeadlineNs deadline, A
   // a moment later there are several.
   for (int i = 0; i < kPatience && deadline != kNoWait; ++i) sys::cpu_relax();
   if (!taken()) {
-    doorbell_.settle(body().board, [&] { return is_ready(); });
+    doorbell_.settle(body().board, [&] { return ring_.is_ready(); });
     bool came = false;
     try {
       came = wait(header_->bells[0], deadline, look_for_value_, taken);
@@ -283,7 +277,7 @@ QueueCore::Outcome SharedQueue::take_slowly(Position& at, DeadlineNs deadline, A
 void SharedQueue::cleared(std::size_t bytes) noexcept {
   if (bytes != 0) unreserve(bytes);
   if (ring_.shape().bounded != 0) header_->bells[1].ring();
-  doorbell_.settle(body().board, [&] { return is_ready(); });
+  doorbell_.settle(body().board, [&] { return ring_.is_ready(); });
 }
 
 QueueCore::Outcome SharedQueue::get_cell(std::byte* room, DeadlineNs deadline) {
@@ -334,7 +328,7 @@ bool SharedQueue::closed() {
 
 int SharedQueue::fileno() {
   ready_here();
-  return doorbell_.descriptor(handle_.hold(), body().board, [&] { return is_ready(); });
+  return doorbell_.descriptor(handle_.hold(), body().board, [&] { return ring_.is_ready(); });
 }
 
 }  // namespace brood::shared

@@ -75,7 +75,6 @@ class SharedQueue final : public detail::QueueCore {
   void published() noexcept;
   void begin_task() noexcept;
   void cleared(std::size_t bytes) noexcept;
-  [[nodiscard]] bool is_ready() noexcept;
   void look_after_head() noexcept;
 
   // queue_frames.cpp

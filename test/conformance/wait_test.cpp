@@ -2,6 +2,7 @@
 #include "brood/wait.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -236,6 +237,31 @@ TEST_P(WaitTest, ConnectionsQueuesAndEventsMix) {
   event.clear();
   static_cast<void>(queue.get());
   EXPECT_EQ(wait({queue, event, ours}), Places{2});
+}
+
+// Who received on the word of a death would wait for ever.
+TEST_P(WaitTest, ADeathMakesNothingElseReady) {
+  auto [ours, theirs] = Pipe();
+  Queue<int> queue;
+  const Event event;
+  const std::array<pollfd, 3> doors{
+      {{ours.fileno(), POLLIN, 0}, {queue.fileno(), POLLIN, 0}, {event.fileno(), POLLIN, 0}}};
+  for (int round = 0; round < 10; ++round) {
+    Process p(
+        options(), [](const Connection&, const Queue<int>&, const Event&) { raise(SIGKILL); },
+        theirs.share(), queue, event);
+    p.start();
+    p.join();
+    // By then the warden has buried it in all that it held.
+    std::array<pollfd, 3> seen = doors;
+    EXPECT_EQ(::poll(seen.data(), seen.size(), 20), 0);
+  }
+  theirs.send(1);
+  queue.put(2);
+  Process setter(options(), [](Event e) { e.set(); }, event);
+  setter.start();
+  setter.join();
+  EXPECT_EQ(wait({ours, queue, event}), (Places{0, 1, 2}));
 }
 
 TEST_P(WaitTest, AnEventIsReadyWhileItIsSet) {
