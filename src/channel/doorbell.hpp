@@ -42,6 +42,15 @@ void ring_for_the_dead(DoorbellBoard& board, const shm::Objects& objects, Ready&
   ring_all_doorbells(board, objects);
 }
 
+// For a watcher that has found the object not ready: from now on its doorbell is silent until it
+// is. `silence` takes what is in the doorbell out, `ring` rings it. `ready` as above.
+template <class Ready, class Silence, class Ring>
+void settle_doorbell(DoorbellBoard& board, Ready&& ready, Silence&& silence, Ring&& ring) noexcept {
+  silence();
+  board.armed.store(1, std::memory_order_seq_cst);
+  if (ready()) ring();
+}
+
 // After a seq_cst change that has made the object ready.
 inline void ring_doorbells(DoorbellBoard& board, const shm::Objects& objects) noexcept {
   if (board.armed.load(std::memory_order_seq_cst) == 0) [[likely]]

@@ -17,7 +17,8 @@
 // once more.
 //
 // Memory ordering: the change of the object precedes the look at `armed`; arming precedes the
-// watcher's second look at the object. One of them sees the other; all four are seq_cst.
+// watcher's second look at the object. One of them sees the other; all four are seq_cst. So is the
+// look at the watchers: who armed the board may not be the one whose bit is new.
 #pragma once
 
 #include <cstdint>

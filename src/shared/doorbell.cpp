@@ -101,7 +101,7 @@ Doorbell::~Doorbell() {
 int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board,
                    bool& is_new) {
   const std::lock_guard lock(opening_);
-  is_new = socket_ == nullptr || !socket_->is_ours();
+  is_new = socket_ == nullptr || !is_ours();
   if (is_new) {
     is_open_.store(false, std::memory_order_release);
     socket_ = Sockets::here().of(hold, board);
@@ -112,11 +112,9 @@ int Doorbell::open(const std::shared_ptr<detail::ObjectHold>& hold, channel::Doo
   return socket_->fd();
 }
 
-bool Doorbell::silence() const noexcept {
-  if (!socket_->is_ours()) return false;
-  sys::empty_mailbox(socket_->fd());
-  return true;
-}
+bool Doorbell::is_ours() const noexcept { return socket_->is_ours(); }
+
+void Doorbell::silence() const noexcept { sys::empty_mailbox(socket_->fd()); }
 
 void Doorbell::ring() const noexcept { sys::knock(socket_->name().text()); }
 

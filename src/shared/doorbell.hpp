@@ -51,20 +51,16 @@ class Doorbell {
   void settle(channel::DoorbellBoard& board, Ready&& ready) noexcept {
     if (!is_open_.load(std::memory_order_acquire)) [[likely]]
       return;
-    if (!ready()) settle_socket(board, ready);
+    if (ready() || !is_ours()) return;
+    channel::settle_doorbell(board, ready, [this] { silence(); }, [this] { ring(); });
   }
 
  private:
-  template <class Ready>
-  void settle_socket(channel::DoorbellBoard& board, Ready&& ready) noexcept {
-    if (!silence()) return;
-    board.armed.store(1, std::memory_order_seq_cst);
-    if (ready()) ring();
-  }
   int open(const std::shared_ptr<detail::ObjectHold>& hold, channel::DoorbellBoard& board,
            bool& is_new);
   // False: this process has not opened it.
-  [[nodiscard]] bool silence() const noexcept;
+  [[nodiscard]] bool is_ours() const noexcept;
+  void silence() const noexcept;
   void ring() const noexcept;
 
   sys::ProcessMutex opening_;

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -25,6 +27,9 @@ namespace {
 constexpr std::size_t kStackBytes = 256 * 1024;
 constexpr std::size_t kMostSteps = 5000;  // in one execution: more is a loop without end
 constexpr std::size_t kTraceLines = 70;
+// Descriptors that no real file has.
+constexpr int kAnySocket = 100'000;
+constexpr int kFirstMailbox = kAnySocket + 1;
 constexpr std::int64_t kLongTimeNs = 1'000'000'000;
 
 // Ends an execution from the test's own side of it.
@@ -109,6 +114,11 @@ class Engine {
            Order success, Order failure, const Site& site);
   long kernel(long nr, long a, long b, long c, long d, long e, long f);
 
+  int mailbox(std::span<const char> name, sys::Atomic<std::uint32_t>& full) {
+    mailboxes_.push_back({std::string(name.begin(), name.end()), &full});
+    return kFirstMailbox + static_cast<int>(mailboxes_.size()) - 1;
+  }
+
   [[nodiscard]] std::int64_t time_ns() const noexcept { return time_ns_; }
 
   Memory memory_;
@@ -139,6 +149,9 @@ class Engine {
   static void prepare(Actor& actor);
   long sleep_on(const void* const* words, const std::uint32_t* expected, std::size_t count);
   void punch(std::size_t offset, std::size_t bytes);
+  long knock(const msghdr& message);
+  long empty(const void* full);
+  void write_word(const void* address, std::uint32_t bits, const char* what);
 
   // operations
   std::size_t how_many_readable(const Word& word, Order order);
@@ -167,6 +180,11 @@ class Engine {
   int time_passed_ = 0;
   int mapped_fd_ = -1;
   std::byte* mapped_base_ = nullptr;
+  struct Mailbox {
+    std::string name;
+    const void* full;
+  };
+  std::vector<Mailbox> mailboxes_;
 
   std::uint64_t steps_ = 0;
   std::vector<Event> trace_;
@@ -243,6 +261,7 @@ void Engine::execute() {
   time_ns_ = kLongTimeNs;
   time_passed_ = 0;
   mapped_fd_ = -1;
+  mailboxes_.clear();
   actors_[0].name = "test";
   Scene scene;
   try {
@@ -638,6 +657,37 @@ void Engine::punch(std::size_t offset, std::size_t bytes) {
   std::memset(mapped_base_ + offset, 0, bytes);
 }
 
+// As locks of the kernel order it.
+void Engine::write_word(const void* address, std::uint32_t bits, const char* what) {
+  before({.address = address, .writes = true});
+  Word& word = memory_.word(address, sizeof bits);
+  memory_.read(word, 0, current_, Order::acq_rel);
+  ++stores_;
+  memory_.write(word, sizeof bits, bits, current_, Order::acq_rel, true);
+  note(what, address, bits, Site::current());
+}
+
+long Engine::knock(const msghdr& message) {
+  const auto* to = static_cast<const sockaddr_un*>(message.msg_name);
+  const std::string name(to->sun_path + 1,
+                         message.msg_namelen - offsetof(sockaddr_un, sun_path) - 1);
+  for (const Mailbox& box : mailboxes_) {
+    if (box.name != name) continue;
+    write_word(box.full, 1, "knocks at");
+    if (!wakes_are_silent) wake(box.full, sys::kWakeAll);
+    return 0;
+  }
+  return -ECONNREFUSED;
+}
+
+long Engine::empty(const void* full) {
+  std::uint32_t now = 0;
+  std::memcpy(&now, full, sizeof now);
+  if (now == 0) return -EAGAIN;
+  write_word(full, 0, "empties");
+  return 0;
+}
+
 long Engine::kernel(long nr, long a, long b, long c, long d, long e, long f) {
   const bool acts = playing_ && current_ != 0;
   if (nr == SYS_futex && (b & FUTEX_CMD_MASK) == FUTEX_WAKE) {
@@ -684,6 +734,12 @@ long Engine::kernel(long nr, long a, long b, long c, long d, long e, long f) {
     // Old values do not stay for ever.
     actor.reads_newest = true;
     return 0;
+  }
+  if (nr == SYS_socket) return kAnySocket;
+  if (nr == SYS_close && a == kAnySocket) return 0;
+  if (nr == SYS_sendmsg && a == kAnySocket) return knock(*reinterpret_cast<const msghdr*>(b));
+  if (nr == SYS_recvmsg && a >= kFirstMailbox) {
+    return empty(mailboxes_.at(static_cast<std::size_t>(a - kFirstMailbox)).full);
   }
   if (nr == SYS_fcntl && a == mapped_fd_) return F_SEAL_SHRINK | F_SEAL_GROW;
   if (nr == SYS_fallocate && a == mapped_fd_) {
@@ -761,6 +817,9 @@ void Scene::require(bool condition, const char* what, std::source_location site)
 bool Scene::await_end(int who) { return the_engine->await_end(who); }
 bool Scene::died(int who) const { return the_engine->died(who); }
 void Scene::map(int fd, std::byte* base) { the_engine->map(fd, base); }
+int Scene::mailbox(std::span<const char> name, sys::Atomic<std::uint32_t>& full) {
+  return the_engine->mailbox(name, full);
+}
 
 int current_actor() { return the_engine->current_; }
 Memory& memory() { return the_engine->memory_; }

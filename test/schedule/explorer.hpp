@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <source_location>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,9 @@ class Scene {
 
   // Punching a hole into a range of this file zeroes the memory at `base`.
   void map(int fd, std::byte* base);
+  // A socket that datagrams sent to `name` arrive at: `full` is 1 while there is one in it, and who
+  // sleeps on that word is woken.
+  int mailbox(std::span<const char> name, sys::Atomic<std::uint32_t>& full);
 };
 
 // A plain variable of the scene, for what a protocol protects: two accesses that nothing orders,
