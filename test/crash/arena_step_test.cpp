@@ -518,7 +518,7 @@ TEST_P(ArenaStepTest, KilledAfterEveryInstruction) {
   constexpr int kRealKills = 100;
   constexpr int kPairs = 300;
   const Operation& operation = GetParam();
-  EveryInstruction every(operation.name, 500ms);
+  EveryInstruction every(operation.name, 300ms);
   Path path;
   if (EveryInstruction::only() >= 0) {
     kill_at(operation, every, path, EveryInstruction::only());

@@ -338,7 +338,7 @@ class HostStepTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(HostStepTest, KilledAfterEveryInstruction) {
-  EveryInstruction every(GetParam().name, 1500ms);
+  EveryInstruction every(GetParam().name, 1000ms);
   every.sweep([&](long n) { return kill_after(n); });
 }
 

@@ -139,7 +139,7 @@ EveryInstruction::Run ServiceStepTest::kill_after(long n) {
 }
 
 void ServiceStepTest::sweep(const char* name) {
-  EveryInstruction every(name, 2500ms);
+  EveryInstruction every(name, 1500ms);
   every.sweep([&](long n) { return kill_after(n); });
 }
 

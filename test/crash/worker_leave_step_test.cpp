@@ -85,7 +85,7 @@ class WorkerLeaveStepTest : public testing::Test {
 };
 
 TEST_F(WorkerLeaveStepTest, KilledAfterEveryInstruction) {
-  EveryInstruction every("worker: it stops in a chunk and leaves", 2500ms);
+  EveryInstruction every("worker: it stops in a chunk and leaves", 1500ms);
   every.sweep([&](long n) { return kill_after(n); });
 }
 

@@ -403,7 +403,7 @@ void WorkerStepTest::expect_accounts_at_start() {
 }
 
 TEST_P(WorkerStepTest, KilledAfterEveryInstruction) {
-  EveryInstruction every(GetParam().name, 1500ms);
+  EveryInstruction every(GetParam().name, 1000ms);
   // The first worker is the only one that nobody died before.
   every.sweep([&](long n) { return kill_after(n); }, 2);
 }

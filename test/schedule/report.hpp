@@ -15,7 +15,8 @@ namespace brood::schedule {
 void expect_right_in_all(const char* name, const Body& body, Limits limits = {});
 
 // As many as there is time for, by a seed that changes from day to day; it is printed, and
-// BROOD_SEED=n repeats it. BROOD_SWEEP=full takes its time.
+// BROOD_SEED=n repeats it. `seconds` weighs it against others: half of them in a sample of all
+// tests, and thirty times as many with BROOD_SWEEP=full.
 void expect_right_by_seed(const char* name, const Body& body, double seconds, Limits limits = {});
 
 // A damage that no scene can notice, and why.

@@ -39,7 +39,7 @@ constexpr std::size_t kFaultsPerHost = 8;
 // Of a sample. Where faults cost time (an order to die that is lost, a start that is put off), it
 // ends sooner.
 constexpr std::size_t kSample = kSanitized ? 40 : 120;
-constexpr std::chrono::nanoseconds kSampleTime = 1200ms * kSlowness;
+constexpr std::chrono::nanoseconds kSampleTime = 800ms * kSlowness;
 
 // Told by the hosts to the test that watches them.
 struct Tally {
