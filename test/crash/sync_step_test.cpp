@@ -10,12 +10,17 @@
 #include <ostream>
 
 #include "channel/burial.hpp"
+#include "channel/doorbell.hpp"
+#include "channel/event_layout.hpp"
 #include "shm/barrier.hpp"
 #include "shm/condition.hpp"
+#include "shm/event.hpp"
 #include "shm/lock.hpp"
 #include "shm/semaphore.hpp"
 #include "support/every_instruction.hpp"
 #include "support/stepped_child.hpp"
+#include "sys/datagram.hpp"
+#include "sys/fd.hpp"
 
 namespace brood::test {
 namespace {
@@ -38,7 +43,7 @@ constexpr ThreadName kOthersThread{kOther, 1002};
 struct alignas(64) Block {
   shm::ObjectHeader header;
   shm::SlotSet holds;
-  alignas(64) std::byte body[2048];
+  alignas(64) std::byte body[4096];
 };
 
 struct Object {
@@ -51,6 +56,9 @@ struct Object {
     return *reinterpret_cast<shm::ConditionBody*>(block.body);
   }
   [[nodiscard]] Permits permits() const { return Permits(block.body); }
+  [[nodiscard]] channel::SharedEvent& event() const {
+    return *reinterpret_cast<channel::SharedEvent*>(block.body);
+  }
   [[nodiscard]] BarrierView barrier() const { return BarrierView(block.body); }
   [[nodiscard]] shm::Bell& bell() const { return block.header.bells[0]; }
 
@@ -108,6 +116,33 @@ void barrier_goes_on(const Object& object) {
   if (view.look().arrived == 1) view.reset();  // the bystander, whom the victim never met
   ASSERT_EQ(view.arrive(kOther, false).how, BarrierView::Arrived::waits);
   ASSERT_EQ(view.arrive(kBystander, false).how, BarrierView::Arrived::passed);
+}
+
+// Of a bystander who polls the event.
+sys::Fd doorbell;
+
+void somebody_polls(const Object& object) {
+  channel::DoorbellBoard& board = object.event().board;
+  const channel::DoorbellName name(channel::id_of(board), {kBystander.slot, 0});
+  doorbell.reset(sys::open_mailbox(name.text()));
+  ASSERT_TRUE(doorbell);
+  board.watchers.set(kBystander.slot);
+  board.armed.store(1);
+}
+void set_and_ring(const Object& object, bool cleared_meanwhile) {
+  static const shm::Objects objects;
+  shm::set(object.event().event);
+  if (cleared_meanwhile) shm::clear(object.event().event);
+  channel::ring_doorbells(object.event().board, objects);
+}
+void told_if_it_is_set(const Object& object) {
+  const bool told = sys::empty_mailbox(doorbell.get()) > 0;
+  ASSERT_EQ(told, shm::is_set(object.event().event));
+}
+void told_or_to_be_told(const Object& object) {
+  const bool told = sys::empty_mailbox(doorbell.get()) > 0;
+  ASSERT_TRUE(told || object.event().board.armed.load() != 0);
+  ASSERT_TRUE(told || !shm::is_set(object.event().event));
 }
 
 const Operation kOperations[] = {
@@ -189,6 +224,32 @@ const Operation kOperations[] = {
      },
      [](const Object& object) { static_cast<void>(shm::is_notified(object.condition(), 0)); },
      the_other_is_notified},
+    {"event: set while somebody polls", ObjectKind::event, somebody_polls,
+     [](const Object& object) { set_and_ring(object, false); }, told_if_it_is_set},
+    {"event: set and cleared while somebody polls", ObjectKind::event, somebody_polls,
+     [](const Object& object) { set_and_ring(object, true); }, told_or_to_be_told},
+    {"event: bury who has not rung", ObjectKind::event,
+     [](const Object& object) {
+       somebody_polls(object);
+       shm::set(object.event().event);
+       object.event().board.armed.store(0);
+     },
+     [](const Object& object) { object.bury(kOther); },
+     [](const Object& object) {
+       object.bury(kOther);
+       told_if_it_is_set(object);
+     }},
+    {"event: bury who has disarmed for nothing", ObjectKind::event,
+     [](const Object& object) {
+       somebody_polls(object);
+       object.event().board.armed.store(0);
+     },
+     [](const Object& object) { object.bury(kOther); },
+     [](const Object& object) {
+       object.bury(kOther);
+       told_if_it_is_set(object);
+       told_or_to_be_told(object);
+     }},
     {"barrier: arrive and leave", ObjectKind::barrier,
      [](const Object& object) {
        begin_barrier(object);
@@ -229,7 +290,10 @@ class SyncStepTest : public testing::TestWithParam<Operation> {
   SyncStepTest()
       : memory_(mmap(nullptr, 2 * sizeof(Block), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                      -1, 0)) {}
-  ~SyncStepTest() override { munmap(memory_, 2 * sizeof(Block)); }
+  ~SyncStepTest() override {
+    munmap(memory_, 2 * sizeof(Block));
+    doorbell.reset();
+  }
 
   [[nodiscard]] Object object(int which) const {
     return {static_cast<Block*>(memory_)[which], GetParam().kind};
