@@ -33,7 +33,7 @@ struct MapProgress {
 //   Threads:   the function is called in the thread that called map, while that waits.
 //   Blocking:  as long as the function takes, the call does not go on gathering; workers do.
 //   Ownership: a copy of the function, until the call has ended.
-//   Errors:    what the function throws leaves the call; its elements end all the same.
+//   Errors:    what the function throws leaves the call, and cancels its elements.
 //   Death:     of workers is in the count of deaths.
 class Progress {
  public:

@@ -241,6 +241,11 @@ TEST_P(MapTest, WhatHasNoOutcomeAtTheTimeoutIsCancelled) {
   expect_end([&] { return pool.map_results(one, numbers(3), soon); });
   expect_end([&] { return pool.starmap(until_stopped, pairs, soon); });
   expect_end([&] { return pool.starmap_results(until_stopped, pairs, soon); });
+  // The same if the wait ends otherwise.
+  const MapOptions told{.chunk_size = 1, .progress = [](const MapProgress&) {
+                          throw TimeoutError("told to by the test");
+                        }};
+  expect_end([&] { return pool.map(one, numbers(3), told); });
   EXPECT_EQ(pool.stats().died, 0U);
 }
 

@@ -489,13 +489,20 @@ class MapCall final : public MapHandle<typename Job::Result> {
 
   template <class Accept>
   void gather(DeadlineNs deadline, Accept&& accept) {
+    try {
+      accept_all(deadline, accept);
+    } catch (...) {
+      // Nobody else could: the caller has no handle.
+      cancel();
+      throw;
+    }
+  }
+
+  template <class Accept>
+  void accept_all(DeadlineNs deadline, Accept& accept) {
     std::size_t position = 0;
     for (const Chunk& chunk : chunks_) {
-      if (!await(chunk, deadline)) {
-        // Nobody else could: the caller has no handle.
-        cancel();
-        throw TimeoutError("brood: map did not end in time");
-      }
+      if (!await(chunk, deadline)) throw TimeoutError("brood: map did not end in time");
       const ChunkResults<Job> results(*core_, chunk.task);
       for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(results, i, position + i);
       position += chunk.elements;
