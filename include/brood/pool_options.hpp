@@ -44,7 +44,8 @@ struct PoolOptions {
   std::size_t workers = detail::default_workers();
   // How the workers start. Empty: fork, refused in a process that has other threads.
   std::optional<StartMethod> start = std::nullopt;
-  // Run in each worker, spares too, before its first task. See InitializerFailed.
+  // Run in each worker, spares too, before its first task. See InitializerFailed. While it does not
+  // return, tasks wait for that worker: TaskOptions::deadline limits that, and nothing else.
   Initializer initializer = {};
   // Run once, in a process of its own, of which the workers are then copies: what it loads they
   // share. It may use the heap and must leave no thread behind (of libraries that start some, see
