@@ -128,8 +128,8 @@ class Pool {
   // f of every element of `range`, in their order; nothing for void. The element is the task: if a
   // worker dies, that costs the element it was at, the others keep their results or run elsewhere.
   // After all elements ended, the first error by position is thrown; WorkerDied has its index.
-  // TimeoutError if MapOptions::timeout passes first, Interrupted (signals.hpp), and what a progress
-  // function throws cancel the elements without an outcome, as by MapFuture::cancel().
+  // TimeoutError if MapOptions::timeout passes first, Interrupted (signals.hpp) and what a progress
+  // function throws cancel the elements without an outcome, as MapFuture::cancel() does.
   template <class F, std::ranges::input_range Range>
   auto map(F&& f, Range&& range, const MapOptions& options = {}) {
     return mapped<detail::AsOne>(f, range, options).collect(deadline_of(options));
