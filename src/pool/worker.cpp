@@ -19,7 +19,9 @@
 #include "brood/task.hpp"
 #include "pool/call.hpp"
 #include "pool/completions.hpp"
+#include "pool/crash_handler.hpp"
 #include "pool/exception.hpp"
+#include "pool/pool_process.hpp"
 #include "pool/stop.hpp"
 #include "pool/stop_door.hpp"
 #include "pool/task.hpp"
@@ -28,7 +30,6 @@
 #include "pool/worker_context.hpp"
 #include "pool/worker_setup.hpp"
 #include "shm/arena.hpp"
-#include "shm/trace.hpp"
 #include "start/child_main.hpp"
 #include "start/hooks.hpp"
 #include "start/process_name.hpp"
@@ -41,7 +42,6 @@
 #include "sys/process.hpp"
 #include "sys/procfs.hpp"
 #include "sys/signals.hpp"
-#include "sys/stack.hpp"
 #include "sys/syscall.hpp"
 #include "sys/thrown.hpp"
 #include "warden/family.hpp"
@@ -56,47 +56,6 @@ using shm::ReplyKind;
 using shm::RingEntry;
 using shm::WorkerRole;
 using shm::WorkerStage;
-
-// For the crash handler, which gets no argument.
-int crash_pid = 0;
-shm::WorkerDesk* crash_desk = nullptr;
-const PoolView* crash_view = nullptr;
-shm::CrashNote* crash_note = nullptr;
-std::atomic<bool> crash_traced{false};
-// Where the stack of the thread that runs tasks is the library's own; 0: it runs none.
-std::atomic<std::uintptr_t> task_stack{0};
-
-// A frame of usual size that has no room any more; what lies above the library's own frames is no
-// stack of the task's.
-bool is_stack_overflow(const sys::Crash& crash, std::uintptr_t top) noexcept {
-  constexpr std::uintptr_t kNear = 64 * 1024;
-  const std::uintptr_t pointer = sys::stack_pointer(crash);
-  const std::uintptr_t fault = crash.fault_address;
-  if (crash.signal != sys::signal_number::kBadAddress || pointer == 0 || fault == 0) return false;
-  return fault + kNear > pointer && fault < pointer + kNear && (top == 0 || fault < top);
-}
-
-// Tells the supervisor at once: the core file that may follow takes long.
-void report_crash(const sys::Crash& crash) {
-  // A child that a task has forked is not the worker.
-  if (sys::process_id() != crash_pid) return;
-  crash_desk->crash_signal = crash.signal;
-  crash_desk->crash_address = crash.fault_address;
-  // While another thread crashes, the one that runs tasks may still write a reply.
-  const bool task_stands_still = sys::thread_id() == crash_pid;
-  const std::uintptr_t top = task_stands_still ? task_stack.load(std::memory_order_relaxed) : 0;
-  crash_desk->crash_causes = is_stack_overflow(crash, top) ? shm::kStackOverflow : 0;
-  // First, for the stack may be such that looking at it is another crash.
-  crash_desk->crash.store(shm::CrashReport::note, std::memory_order_release);
-  if (!crash_traced.exchange(true)) {
-    shm::TraceWriter writer(crash_note->trace, crash_note->bytes);
-    writer.write_crashed(crash, top);
-  }
-  if (task_stands_still) {
-    crash_desk->crash.store(shm::CrashReport::final, std::memory_order_release);
-  }
-  call_supervisor(*crash_view);
-}
 
 class Worker final : public detail::TaskFrame {
  public:
@@ -816,53 +775,12 @@ Worker* the_worker = nullptr;
 
 }  // namespace
 
-void become_pool_process(const SupervisorStart& start, int supervisor_pid,
-                         std::optional<shm::OwnerId> member, int line) noexcept {
-  sys::die_with_parent();
-  // The supervisor may have died before that took effect.
-  if (sys::parent_id() != supervisor_pid) sys::exit_now(0);
-
-  const warden::Family& family = *warden::Family::inherited();
-  const auto& [directory, output, errors] = start.descriptors;
-  const std::array keep = {start.segment_fd,
-                           family.segment_fd(),
-                           family.objects_fd(),
-                           family.socket(),
-                           family.warden_pidfd(),
-                           directory,
-                           output,
-                           errors,
-                           line};
-  start::become_child({.process_name = start.process_name,
-                       .close_fds = true,
-                       .keep = keep,
-                       .host_handles_terminal = true});
-  // Its children are of its group, and end with it.
-  sys::lead_process_group();
-  if (start.fd_limit != 0) sys::set_fd_limit(start.fd_limit);
-  // From here on this process can write only what a worker has to.
-  const PoolGeometry& geometry = start.view.geometry();
-  for (const Zone& zone : {geometry.caller_zone, geometry.supervisor_zone}) {
-    if (sys::make_read_only(start.view.at(zone.offset), zone.bytes) < 0) sys::exit_now(1);
-  }
-  warden::Family::remain_in_worker(member.value_or(shm::OwnerId{}), member.has_value());
-}
-
 void worker_main(const WorkerStart& start) noexcept {
   // First: whatever it says from here on is its own.
   const bool has_own_errors = start.errors >= 0 && sys::place_fd(start.errors, 2) == 0;
   become_pool_process(start.pool, start.supervisor_pid, start.member);
   const PoolView& view = start.pool.view;
-  crash_pid = sys::process_id();
-  crash_desk = &view.desk(start.me.slot);
-  crash_view = &view;
-  crash_note = &view.crash_note(start.me.slot);
-  crash_traced.store(false);
-  // Whatever has to be loaded to walk a stack is from now on.
-  sys::walk_stack([](std::uintptr_t address,
-                     void* /*context*/) noexcept { return sys::code_at(address).name == nullptr; },
-                  nullptr, 0);
-  sys::on_crash(report_crash);
+  report_crashes(view, start.me);
   sys::hold_until_death(view.owners().life(start.me.slot));
 
   const start::ThrownTrace trace(task_stack);
