@@ -1,29 +1,23 @@
 #include "channel/doorbell.hpp"
 
-#include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <string_view>
+#include <span>
 
 #include "sys/datagram.hpp"
+#include "sys/hexadecimal.hpp"
 #include "sys/random.hpp"
 
 namespace brood::channel {
 
 DoorbellName::DoorbellName(std::uint64_t id, shm::OwnerId owner) noexcept : text_{} {
-  char* to = text_.data();
-  const auto text = [&](std::string_view part) { to = std::copy(part.begin(), part.end(), to); };
-  const auto digits = [&](std::uint64_t value, int count) {
-    for (int i = count - 1; i >= 0; --i) {
-      *to++ = "0123456789abcdef"[value >> (4U * static_cast<unsigned>(i)) & 15U];
-    }
-  };
-  text("brood/door/");
-  digits(id, 16);
-  text("/");
-  digits(owner.slot, 4);
-  text(".");
-  digits(owner.epoch, 4);
+  sys::TextWriter(text_.data())
+      .text("brood/door/")
+      .hexadecimal(id, 16)
+      .text("/")
+      .hexadecimal(owner.slot, 4)
+      .text(".")
+      .hexadecimal(owner.epoch, 4);
 }
 
 std::uint64_t id_of(DoorbellBoard& board) noexcept {

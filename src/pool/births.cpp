@@ -22,19 +22,9 @@ void clear_desk(shm::WorkerDesk& desk) noexcept {
   desk.wish.store(shm::LeaveWish::none, std::memory_order_relaxed);
 }
 
-Births::Births(const SupervisorStart& start, Tenants& tenants, Seats& seats, StartupWatch& startup,
-               MemoryWatch& memory, Registrar& registrar, StderrRelay& relay,
-               Template& origin) noexcept
-    : start_(start),
-      view_(start.view),
-      owners_(start.view.owners()),
-      tenants_(tenants),
-      seats_(seats),
-      startup_(startup),
-      memory_(memory),
-      registrar_(registrar),
-      relay_(relay),
-      template_(origin) {}
+Births::Births(const SupervisorStart& start, Places& places, StartupWatch& startup,
+               MemoryWatch& memory, Template& origin) noexcept
+    : start_(start), places_(places), startup_(startup), memory_(memory), template_(origin) {}
 
 void Births::fill_seats(std::int64_t now) noexcept {
   if (now < startup_.next_start_ns()) return;
@@ -42,12 +32,12 @@ void Births::fill_seats(std::int64_t now) noexcept {
     if (template_.pid() == 0) start_template(now);
     return;
   }
-  for (std::uint32_t index = 0; index < seats_.count(); ++index) {
-    if (!seats_.is_vacant(index) || seats_.promote_spare(index)) continue;
+  for (std::uint32_t index = 0; index < places_.seats.count(); ++index) {
+    if (!places_.seats.is_vacant(index) || places_.seats.promote_spare(index)) continue;
     if (!start_worker(index, now)) return;
   }
   // Parked, so that a dead worker's place is taken without the time of a fork.
-  if (!seats_.has_spare()) start_worker(kNoIndex, now);
+  if (!places_.seats.has_spare()) start_worker(kNoIndex, now);
 }
 
 std::int64_t Births::next_start_ns(std::int64_t now) const noexcept {
@@ -56,46 +46,46 @@ std::int64_t Births::next_start_ns(std::int64_t now) const noexcept {
 }
 
 bool Births::start_worker(std::uint32_t index, std::int64_t now) noexcept {
-  const std::uint16_t slot = tenants_.free_slot();
+  const std::uint16_t slot = places_.tenants.free_slot();
   if (slot == 0) return false;
-  const std::optional<OwnerId> id = owners_.claim_slot(slot, sys::process_id());
+  const std::optional<OwnerId> id = places_.owners.claim_slot(slot, sys::process_id());
   if (!id) return false;
-  const std::optional<OwnerId> member = registrar_.claim();
+  const std::optional<OwnerId> member = places_.registrar.claim();
   prepare_slot(slot);
   const int parent = needs_template() ? template_.pid() : sys::process_id();
   const std::uint64_t memory = memory_.measure(parent);
   sys::Fd pidfd;
-  const long result = copy_for_worker(*id, member, relay_.open(slot).get(), pidfd);
+  const long result = copy_for_worker(*id, member, places_.relay.open(slot).get(), pidfd);
   if (result < 0) {
-    relay_.close(slot);
-    owners_.release(*id);
-    registrar_.give_back(member);
-    view_.entry(slot).role.store(shm::WorkerRole::none, std::memory_order_relaxed);
+    places_.relay.close(slot);
+    places_.owners.release(*id);
+    places_.registrar.give_back(member);
+    places_.view.entry(slot).role.store(shm::WorkerRole::none, std::memory_order_relaxed);
     // A pool that has workers goes on with them.
-    startup_.note_refusal(tenants_.count() != 0, now);
+    startup_.note_refusal(places_.tenants.count() != 0, now);
     return false;
   }
   const auto pid = static_cast<std::int32_t>(result);
-  owners_.settle(*id, pid);
-  view_.entry(slot).pid.store(pid, std::memory_order_relaxed);
-  const bool announced = registrar_.enter(pid, pidfd.get(), member);
-  Tenant& tenant = tenants_.move_in(*id, pid, std::move(pidfd));
+  places_.owners.settle(*id, pid);
+  places_.view.entry(slot).pid.store(pid, std::memory_order_relaxed);
+  const bool announced = places_.registrar.enter(pid, pidfd.get(), member);
+  Tenant& tenant = places_.tenants.move_in(*id, pid, std::move(pidfd));
   tenant.member = member;
   tenant.announced = announced;
   memory_.begin(tenant, memory);
   if (index == kNoIndex) {
-    seats_.park(tenant);
+    places_.seats.park(tenant);
   } else {
-    seats_.take(tenant, index);
+    places_.seats.take(tenant, index);
   }
   return true;
 }
 
 void Births::prepare_slot(std::uint16_t slot) noexcept {
-  clear_desk(view_.desk(slot));
-  view_.entry(slot).role.store(shm::WorkerRole::parked, std::memory_order_relaxed);
-  view_.note(slot).length.store(0, std::memory_order_relaxed);
-  view_.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
+  clear_desk(places_.view.desk(slot));
+  places_.view.entry(slot).role.store(shm::WorkerRole::parked, std::memory_order_relaxed);
+  places_.view.note(slot).length.store(0, std::memory_order_relaxed);
+  places_.view.crash_note(slot).bytes.store(0, std::memory_order_relaxed);
 }
 
 // `errors` is its stderr, -1: that of the pool.
@@ -118,13 +108,13 @@ long Births::copy_for_worker(OwnerId id, std::optional<OwnerId> member, int erro
 bool Births::needs_template() const noexcept { return start_.setup->preload.thunk != 0; }
 
 void Births::start_template(std::int64_t now) noexcept {
-  const std::optional<OwnerId> member = registrar_.claim();
+  const std::optional<OwnerId> member = places_.registrar.claim();
   if (template_.start(start_, member) < 0) {
-    registrar_.give_back(member);
+    places_.registrar.give_back(member);
     startup_.note_refusal(false, now);
     return;
   }
-  template_announced_ = registrar_.enter(template_.pid(), template_.pidfd(), member);
+  template_announced_ = places_.registrar.enter(template_.pid(), template_.pidfd(), member);
 }
 
 void Births::bury_template(const sys::ExitStatus& status, bool pool_ends,
@@ -133,7 +123,7 @@ void Births::bury_template(const sys::ExitStatus& status, bool pool_ends,
   const WorkerDeath death{template_.pid(), static_cast<std::uint32_t>(status.to_wait_status())};
   // What it held among the family's objects is the warden's to give back.
   if (!template_announced_) {
-    registrar_.announce(template_.pid(), template_.pidfd(), template_.member());
+    places_.registrar.announce(template_.pid(), template_.pidfd(), template_.member());
   }
   template_.gone();
   if (!pool_ends) startup_.note_end_of_template(was_ready, death, now);

@@ -5,15 +5,11 @@
 #include <optional>
 
 #include "pool/memory_watch.hpp"
-#include "pool/registrar.hpp"
-#include "pool/seats.hpp"
+#include "pool/places.hpp"
 #include "pool/startup_watch.hpp"
-#include "pool/stderr_relay.hpp"
 #include "pool/supervisor.hpp"
 #include "pool/template.hpp"
 #include "pool/tenants.hpp"
-#include "pool/view.hpp"
-#include "shm/owner_table.hpp"
 #include "sys/fd.hpp"
 #include "sys/process.hpp"
 
@@ -26,8 +22,8 @@ namespace brood::pool {
 // end with its parent. Of the template while it makes a copy: see there.
 class Births {
  public:
-  Births(const SupervisorStart& start, Tenants& tenants, Seats& seats, StartupWatch& startup,
-         MemoryWatch& memory, Registrar& registrar, StderrRelay& relay, Template& origin) noexcept;
+  Births(const SupervisorStart& start, Places& places, StartupWatch& startup, MemoryWatch& memory,
+         Template& origin) noexcept;
 
   // Has a worker on each seat that is to be filled, and a spare.
   void fill_seats(std::int64_t now) noexcept;
@@ -46,14 +42,9 @@ class Births {
   void prepare_slot(std::uint16_t slot) noexcept;
 
   const SupervisorStart& start_;
-  PoolView view_;
-  shm::OwnerTable owners_;
-  Tenants& tenants_;
-  Seats& seats_;
+  Places& places_;
   StartupWatch& startup_;
   MemoryWatch& memory_;
-  Registrar& registrar_;
-  StderrRelay& relay_;
   Template& template_;
   bool template_announced_ = false;
 };

@@ -1,25 +1,19 @@
 #include "pool/completions.hpp"
 
-#include <algorithm>
-#include <string_view>
-
 #include "sys/datagram.hpp"
+#include "sys/hexadecimal.hpp"
 
 namespace brood::pool {
 
 DoorName::DoorName(std::uint64_t id, std::uint32_t index, std::uint32_t generation) noexcept
     : text_{} {
-  char* to = text_.data();
-  const auto text = [&](std::string_view part) { to = std::copy(part.begin(), part.end(), to); };
-  const auto digits = [&](std::uint64_t value, unsigned count) {
-    while (count-- > 0) *to++ = "0123456789abcdef"[value >> (4U * count) & 15U];
-  };
-  text("brood/door/");
-  digits(id, 16);
-  text("/task/");
-  digits(index, 8);
-  text(".");
-  digits(generation, 8);
+  sys::TextWriter(text_.data())
+      .text("brood/door/")
+      .hexadecimal(id, 16)
+      .text("/task/")
+      .hexadecimal(index, 8)
+      .text(".")
+      .hexadecimal(generation, 8);
 }
 
 namespace {

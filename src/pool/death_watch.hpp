@@ -8,14 +8,10 @@
 #include "pool/ending.hpp"
 #include "pool/idle.hpp"
 #include "pool/memory_watch.hpp"
-#include "pool/registrar.hpp"
-#include "pool/seats.hpp"
+#include "pool/places.hpp"
 #include "pool/settle.hpp"
 #include "pool/startup_watch.hpp"
-#include "pool/stderr_relay.hpp"
 #include "pool/tenants.hpp"
-#include "pool/view.hpp"
-#include "shm/owner_table.hpp"
 
 namespace brood::pool {
 
@@ -26,8 +22,7 @@ namespace brood::pool {
 // pool.
 class DeathWatch {
  public:
-  DeathWatch(const PoolView& view, Tenants& tenants, Seats& seats, StartupWatch& startup,
-             MemoryWatch& memory, Registrar& registrar, StderrRelay& relay, Settler& settler,
+  DeathWatch(Places& places, StartupWatch& startup, MemoryWatch& memory, Settler& settler,
              IdleWorkers& idle, const Ending& ending) noexcept;
 
   // Sees how far each worker has come, and whether it is dying: by the kernel's mark on its life
@@ -46,14 +41,9 @@ class DeathWatch {
   [[nodiscard]] WorkerDeath reported_crash(const Tenant& tenant) const noexcept;
   [[nodiscard]] WorkerDeath with_evidence(const Tenant& tenant, WorkerDeath death) noexcept;
 
-  PoolView view_;
-  shm::OwnerTable owners_;
-  Tenants& tenants_;
-  Seats& seats_;
+  Places& places_;
   StartupWatch& startup_;
   MemoryWatch& memory_;
-  Registrar& registrar_;
-  StderrRelay& relay_;
   Settler& settler_;
   IdleWorkers& idle_;
   const Ending& ending_;

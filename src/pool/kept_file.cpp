@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ranges>
+#include <span>
 #include <utility>
 
 #include "brood/codec.hpp"
@@ -12,6 +13,7 @@
 #include "start/backtrace.hpp"
 #include "start/printable.hpp"
 #include "sys/fd.hpp"
+#include "sys/hexadecimal.hpp"
 #include "sys/modules.hpp"
 #include "sys/new_file.hpp"
 #include "sys/random.hpp"
@@ -136,15 +138,11 @@ std::string_view plain_name(const KeptDetails& details) {
 
 // "pool-task-PID-NUMBER-RANDOM.brood"
 std::string file_name(const KeptDetails& details) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
   std::array<std::byte, 4> random{};
   sys::random_bytes(random);
   std::string name = short_name(details.pool) + "-" + short_name(plain_name(details)) + "-" +
                      std::to_string(details.pid) + "-" + std::to_string(details.number) + "-";
-  for (const std::byte byte : random) {
-    name += kDigits[std::to_integer<unsigned>(byte) >> 4U];
-    name += kDigits[std::to_integer<unsigned>(byte) & 15U];
-  }
+  sys::append_hexadecimal(name, random);
   return name + ".brood";
 }
 
@@ -294,29 +292,12 @@ void add_line(std::string& text, std::string_view name, const std::string& value
   text += line + indented + "\n";
 }
 
-std::string hexadecimal(std::string_view bytes) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    text += kDigits[byte >> 4U];
-    text += kDigits[byte & 15U];
-  }
-  return text;
-}
-
-std::string hexadecimal(std::uint64_t number) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (; number != 0; number >>= 4U) text.insert(text.begin(), kDigits[number & 15U]);
-  return "0x" + (text.empty() ? "0" : text);
-}
-
 std::string describe_call(const KeptCall& call) {
   std::string text = call.name;
   if (call.function) {
-    text += call.function_name.empty() ? ", a function at " + hexadecimal(call.function->offset)
-                                       : ", the function " + call.function_name;
+    text += call.function_name.empty()
+                ? ", a function at " + sys::hexadecimal(call.function->offset)
+                : ", the function " + call.function_name;
   }
   text += ", " + std::to_string(call.argument_bytes) + " bytes of arguments";
   for (const std::uint64_t bytes : call.bound_bytes) {
@@ -343,7 +324,7 @@ std::string describe_death(const KeptDetails& details) {
       "worker " + std::to_string(details.pid) +
       (details.signal != 0 ? " was killed by signal " + std::to_string(details.signal)
                            : " exited with status " + std::to_string(details.exit_code));
-  if (details.fault_address != 0) text += " at address " + hexadecimal(details.fault_address);
+  if (details.fault_address != 0) text += " at address " + sys::hexadecimal(details.fault_address);
   if (details.stack_overflow) text += " (stack overflow)";
   if (details.memory_limit_bytes != 0) {
     text += " for having more than " + std::to_string(details.memory_limit_bytes) + " bytes";
@@ -369,7 +350,9 @@ std::string describe(const KeptFile& file) {
   add_line(text, "death", describe_death(details));
   add_line(text, "pool", details.pool);
   add_line(text, "program", details.program);
-  add_line(text, "build id", hexadecimal(details.program_build_id));
+  std::string build_id;
+  sys::append_hexadecimal(build_id, std::as_bytes(std::span(details.program_build_id)));
+  add_line(text, "build id", build_id);
   for (const KeptCall& call : details.calls) {
     add_line(text, name_of(call.step), describe_call(call));
   }

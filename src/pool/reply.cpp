@@ -99,6 +99,25 @@ std::string text_of(std::int64_t ns) {
   return std::to_string(ns) + " ns";
 }
 
+// What is known of a task besides its reply, for the text of a TaskTimeout.
+struct TaskFacts {
+  std::string name;
+  std::uint32_t runs = 0;  // of one that was ended by a limit
+  std::int64_t timeout_ns = shm::kNoLimitNs;
+  std::int64_t deadline_ns = shm::kNoLimitNs;
+};
+
+// How often a task that has missed a limit was begun, or an element of it that nothing else is
+// known of.
+std::uint32_t count_runs(const PoolView& view, TaskTicket task, std::uint32_t element) noexcept {
+  shm::TaskState& state = view.state(task.index);
+  if (!view.request(task.index).cells) {
+    return std::atomic_ref(state.runs).load(std::memory_order_relaxed);
+  }
+  const bool is_next = element == state.progress.load(std::memory_order_relaxed);
+  return is_next ? state.attempts.load(std::memory_order_relaxed) : 0;
+}
+
 [[noreturn]] void throw_timed_out(std::span<const std::byte> late_note, const TaskFacts& task) {
   shm::LateNote note{task.runs, 0};
   if (late_note.size() >= sizeof note) std::memcpy(&note, late_note.data(), sizeof note);
@@ -198,17 +217,20 @@ std::span<const std::byte> read_values_in_cells(const PoolView& view, const Reco
   return all.hold_values_only() ? all.cells : std::span<std::byte>();
 }
 
-void throw_reply(const TaskReply& reply, TaskFacts task) {
+void throw_reply(const PoolView& view, TaskTicket task, const TaskReply& reply, std::string name) {
   switch (reply.kind) {
     case TaskReply::Kind::exception: {
       RemoteInfo info;
-      info.task = std::move(task.name);
+      info.task = std::move(name);
       throw_encoded(reply.bytes, std::move(info));
     }
     case TaskReply::Kind::cancelled:
-      throw Cancelled("brood: " + task.name + " was cancelled");
-    case TaskReply::Kind::timed_out:
-      throw_timed_out(reply.bytes, task);
+      throw Cancelled("brood: " + name + " was cancelled");
+    case TaskReply::Kind::timed_out: {
+      const shm::TaskRequest& request = view.request(task.index);
+      throw_timed_out(reply.bytes, {std::move(name), count_runs(view, task, reply.element),
+                                    request.timeout_ns, request.deadline_ns});
+    }
     case TaskReply::Kind::no_room:
       throw ArenaFull("brood: the task ended with an error for which there was no shared memory");
     case TaskReply::Kind::out_of_reach:

@@ -27,15 +27,9 @@ Death read_death(std::span<const std::byte> bytes, std::uint64_t memory_limit_by
 // What the bits of shm::kOutOfMemory and its like say.
 void tell_causes(std::uint32_t causes, std::uint64_t memory_limit_bytes, Death& death) noexcept;
 
-// What is known of a task besides its reply, for the texts of errors.
-struct TaskFacts {
-  std::string name;
-  std::uint32_t runs = 0;  // of one that was ended by a limit
-  std::int64_t timeout_ns = shm::kNoLimitNs;
-  std::int64_t deadline_ns = shm::kNoLimitNs;
-};
-// Throws what a reply stands for that is neither a value nor a death.
-[[noreturn]] void throw_reply(const detail::TaskReply& reply, TaskFacts task);
+// Throws what the reply of the task of that name stands for, which is neither a value nor a death.
+[[noreturn]] void throw_reply(const PoolView& view, detail::TaskTicket task,
+                              const detail::TaskReply& reply, std::string name);
 // For a record that was overwritten.
 [[noreturn]] void throw_overwritten();
 

@@ -1,9 +1,7 @@
 #include "pool/stop_door.hpp"
 
-#include <algorithm>
-#include <string_view>
-
 #include "sys/datagram.hpp"
+#include "sys/hexadecimal.hpp"
 
 namespace brood::pool {
 
@@ -20,17 +18,13 @@ sys::Atomic<std::uint64_t>& word_of(const PoolView& view, shm::OwnerId worker) n
 }  // namespace
 
 StopDoorName::StopDoorName(const PoolView& view, shm::OwnerId worker) noexcept : text_{} {
-  char* to = text_.data();
-  const auto text = [&](std::string_view part) { to = std::copy(part.begin(), part.end(), to); };
-  const auto digits = [&](std::uint64_t value, unsigned count) {
-    while (count-- > 0) *to++ = "0123456789abcdef"[value >> (4U * count) & 15U];
-  };
-  text("brood/stop/");
-  digits(view.caller().door_id.load(std::memory_order_relaxed), 16);
-  text("/");
-  digits(worker.slot, 4);
-  text(".");
-  digits(worker.epoch, 4);
+  sys::TextWriter(text_.data())
+      .text("brood/stop/")
+      .hexadecimal(view.caller().door_id.load(std::memory_order_relaxed), 16)
+      .text("/")
+      .hexadecimal(worker.slot, 4)
+      .text(".")
+      .hexadecimal(worker.epoch, 4);
 }
 
 void set_stop_door(const PoolView& view, shm::OwnerId worker, bool open) noexcept {

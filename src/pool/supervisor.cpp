@@ -14,6 +14,7 @@
 #include "pool/idle.hpp"
 #include "pool/lookout.hpp"
 #include "pool/memory_watch.hpp"
+#include "pool/places.hpp"
 #include "pool/pool_arenas.hpp"
 #include "pool/registrar.hpp"
 #include "pool/ring.hpp"
@@ -84,12 +85,11 @@ class Supervisor {
         ending_(view_, tenants_, template_, settler_, idle_),
         startup_(start_, ending_),
         memory_(start_, tenants_, startup_),
-        births_(start_, tenants_, seats_, startup_, memory_, registrar_, relay_, template_),
-        deaths_(view_, tenants_, seats_, startup_, memory_, registrar_, relay_, settler_, idle_,
-                ending_),
+        places_{view_, view_.owners(), tenants_, seats_, registrar_, relay_},
+        births_(start_, places_, startup_, memory_, template_),
+        deaths_(places_, startup_, memory_, settler_, idle_, ending_),
         audit_(view_, tenants_, settler_, idle_),
-        undertaker_(view_, tenants_, seats_, births_, deaths_, audit_, registrar_, relay_,
-                    arenas_.outbox(), template_, ending_) {
+        undertaker_(places_, births_, deaths_, audit_, arenas_.outbox(), template_, ending_) {
     retry_ring_.start(shm::kRetryRingLog);
     if (start_.setup->relays_errors) start_relay();
   }
@@ -222,6 +222,7 @@ class Supervisor {
   Ending ending_;
   StartupWatch startup_;
   MemoryWatch memory_;
+  Places places_;
   Births births_;
   DeathWatch deaths_;
   Audit audit_;

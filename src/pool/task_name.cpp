@@ -1,5 +1,6 @@
 #include "pool/task_name.hpp"
 
+#include <atomic>
 #include <cstddef>
 
 #include "pool/kept_file.hpp"
@@ -54,6 +55,18 @@ std::string name_of_code(const detail::Thunk& thunk, const void* function) {
     if (!name.empty()) return name;
   }
   return std::string(thunk.name);
+}
+
+std::string name_of_code(const PoolView& view, Records& records, detail::TaskTicket task) {
+  // For statistics the task may have ended since, and its record be that of one being written.
+  const std::atomic_ref thunk(view.request(task.index).thunk);
+  return name_of_code(detail::find_thunk(thunk.load(std::memory_order_relaxed)),
+                      records.function_of(task));
+}
+
+std::string name_of_task(const PoolView& view, Records& records, detail::TaskTicket task) {
+  std::string name = records.name_of(task.index);
+  return name.empty() ? name_of_code(view, records, task) : name;
 }
 
 }  // namespace brood::pool

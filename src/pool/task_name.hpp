@@ -1,10 +1,13 @@
-// What a task is called in errors and statistics that its user gave no name.
+// What a task is called in errors and statistics.
 #pragma once
 
 #include <string>
 #include <string_view>
 
+#include "brood/detail/pool_core.hpp"
 #include "brood/detail/thunk.hpp"
+#include "pool/records.hpp"
+#include "pool/view.hpp"
 
 namespace brood::pool {
 
@@ -17,5 +20,9 @@ std::string plain_function_name(std::string_view demangled);
 //
 // Threads: any. Blocking: for file reads; a name is looked up once, and kept.
 std::string name_of_code(const detail::Thunk& thunk, const void* function);
+// The same of what a caller's task calls; for statistics it may have ended meanwhile.
+std::string name_of_code(const PoolView& view, Records& records, detail::TaskTicket task);
+// As its user has named it, else as its code.
+std::string name_of_task(const PoolView& view, Records& records, detail::TaskTicket task);
 
 }  // namespace brood::pool

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "pool/call.hpp"
+#include "pool/pool_process.hpp"
 #include "pool/worker.hpp"
 #include "pool/worker_setup.hpp"
 #include "start/child_main.hpp"

@@ -14,28 +14,22 @@ constexpr std::int64_t kOrphanPauseNs = 100'000;
 
 }  // namespace
 
-Undertaker::Undertaker(const PoolView& view, Tenants& tenants, Seats& seats, Births& births,
-                       DeathWatch& deaths, Audit& audit, Registrar& registrar, StderrRelay& relay,
+Undertaker::Undertaker(Places& places, Births& births, DeathWatch& deaths, Audit& audit,
                        shm::Arena& outbox, const Template& origin, const Ending& ending) noexcept
-    : view_(view),
-      owners_(view.owners()),
-      tenants_(tenants),
-      seats_(seats),
+    : places_(places),
       births_(births),
       deaths_(deaths),
       audit_(audit),
-      registrar_(registrar),
-      relay_(relay),
       outbox_(outbox),
       template_(origin),
       ending_(ending) {}
 
 void Undertaker::reap(std::int64_t now) noexcept {
   for (int pid = sys::peek_ended_child(); pid > 0; pid = sys::peek_ended_child()) {
-    Tenant* const tenant = tenants_.find(pid);
+    Tenant* const tenant = places_.tenants.find(pid);
     const bool is_template = pid == template_.pid();
     // Not reaped yet, so its number is still its own, and its group's.
-    if (tenant != nullptr || is_template) registrar_.end_group(pid);
+    if (tenant != nullptr || is_template) places_.registrar.end_group(pid);
     sys::ExitStatus status;
     if (sys::reap_child(pid, status) != 1) return;
     if (tenant != nullptr) bury(*tenant, status, now);
@@ -48,21 +42,21 @@ void Undertaker::reap(std::int64_t now) noexcept {
 void Undertaker::bury(Tenant& tenant, const sys::ExitStatus& status, std::int64_t now) noexcept {
   const std::uint16_t slot = tenant.id.slot;
   deaths_.conclude(tenant, status.signal != 0 ? status.signal : status.code << 8, now);
-  seats_.vacate(tenant);
-  view_.supervisor().retired_done.fetch_add(view_.desk(slot).done.load(std::memory_order_relaxed),
-                                            std::memory_order_relaxed);
-  view_.entry(slot).role.store(shm::WorkerRole::none, std::memory_order_relaxed);
+  places_.seats.vacate(tenant);
+  places_.view.supervisor().retired_done.fetch_add(
+      places_.view.desk(slot).done.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  places_.view.entry(slot).role.store(shm::WorkerRole::none, std::memory_order_relaxed);
   // What it held among the family's objects is the warden's to give back.
   if (!tenant.announced) {
-    registrar_.announce(tenant.pid, tenant.pidfd.get(), tenant.member);
+    places_.registrar.announce(tenant.pid, tenant.pidfd.get(), tenant.member);
   }
-  set_stop_door(view_, tenant.id, false);
-  relay_.close(slot);
+  set_stop_door(places_.view, tenant.id, false);
+  places_.relay.close(slot);
   outbox_.sweep(tenant.id);
-  owners_.mark_dead(tenant.id);
-  owners_.release(tenant.id);
+  places_.owners.mark_dead(tenant.id);
+  places_.owners.release(tenant.id);
   const bool expected = tenant.expected;
-  tenants_.move_out(tenant);
+  places_.tenants.move_out(tenant);
   // At the end the tasks of the killed stay as they are: the caller knows why they never end.
   if (!expected && !ending_.has_begun()) audit_.run();
 }
@@ -81,7 +75,7 @@ void Undertaker::kill_orphans() noexcept {
 }
 
 bool Undertaker::is_ours(int pid) noexcept {
-  return pid == template_.pid() || tenants_.find(pid) != nullptr;
+  return pid == template_.pid() || places_.tenants.find(pid) != nullptr;
 }
 
 void Undertaker::finish() noexcept {

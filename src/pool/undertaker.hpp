@@ -8,14 +8,10 @@
 #include "pool/births.hpp"
 #include "pool/death_watch.hpp"
 #include "pool/ending.hpp"
-#include "pool/registrar.hpp"
-#include "pool/seats.hpp"
-#include "pool/stderr_relay.hpp"
+#include "pool/places.hpp"
 #include "pool/template.hpp"
 #include "pool/tenants.hpp"
-#include "pool/view.hpp"
 #include "shm/arena.hpp"
-#include "shm/owner_table.hpp"
 #include "sys/process.hpp"
 
 namespace brood::pool {
@@ -29,9 +25,8 @@ namespace brood::pool {
 // Death: of the supervisor ends the pool.
 class Undertaker {
  public:
-  Undertaker(const PoolView& view, Tenants& tenants, Seats& seats, Births& births,
-             DeathWatch& deaths, Audit& audit, Registrar& registrar, StderrRelay& relay,
-             shm::Arena& outbox, const Template& origin, const Ending& ending) noexcept;
+  Undertaker(Places& places, Births& births, DeathWatch& deaths, Audit& audit, shm::Arena& outbox,
+             const Template& origin, const Ending& ending) noexcept;
 
   // Buries those who have ended.
   void reap(std::int64_t now) noexcept;
@@ -44,15 +39,10 @@ class Undertaker {
   void kill_orphans() noexcept;
   [[nodiscard]] bool is_ours(int pid) noexcept;
 
-  PoolView view_;
-  shm::OwnerTable owners_;
-  Tenants& tenants_;
-  Seats& seats_;
+  Places& places_;
   Births& births_;
   DeathWatch& deaths_;
   Audit& audit_;
-  Registrar& registrar_;
-  StderrRelay& relay_;
   shm::Arena& outbox_;
   const Template& template_;
   const Ending& ending_;

@@ -8,6 +8,7 @@
 
 #include "brood/error.hpp"
 #include "sys/fd.hpp"
+#include "sys/hexadecimal.hpp"
 #include "sys/memory.hpp"
 #include "sys/named_memory.hpp"
 #include "sys/random.hpp"
@@ -32,12 +33,7 @@ std::string automatic_name() {
   std::array<std::byte, 4> random;
   sys::random_bytes(random);
   std::string name = "psm_";
-  for (const std::byte byte : random) {
-    for (const unsigned digit :
-         {std::to_integer<unsigned>(byte) >> 4U, std::to_integer<unsigned>(byte) & 15U}) {
-      name += "0123456789abcdef"[digit];
-    }
-  }
+  sys::append_hexadecimal(name, random);
   return name;
 }
 

@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -17,6 +16,7 @@
 #include "brood/backtrace.hpp"
 #include "shm/trace.hpp"
 #include "start/demangle.hpp"
+#include "sys/hexadecimal.hpp"
 #include "sys/identity.hpp"
 #include "sys/stack.hpp"
 #include "sys/symbols.hpp"
@@ -24,12 +24,6 @@
 namespace brood::start {
 
 namespace {
-
-std::string hex(std::uint64_t number) {
-  std::array<char, 24> text;
-  std::snprintf(text.data(), text.size(), "0x%llx", static_cast<unsigned long long>(number));
-  return text.data();
-}
 
 constexpr const char* kUnknown = "?";
 
@@ -63,7 +57,7 @@ class KnownPlaces {
       const sys::Symbol& symbol = symbols[i];
       places[unknown[i]] = symbol.name.empty() ? kUnknown
                                                : demangle(symbol.name.c_str()) + " + " +
-                                                     hex(unknown[i] - symbol.begin);
+                                                     sys::hexadecimal(unknown[i] - symbol.begin);
       ++count_;
     }
     std::vector<std::string> texts;
@@ -161,8 +155,8 @@ std::string describe(const shm::ReadTrace& trace) {
       path = trace.modules[frame.module].path;
       if (path.empty()) path = sys::program_path();
     }
-    all +=
-        "#" + std::to_string(i) + " " + texts[i] + " at " + path + "[" + hex(frame.address) + "]\n";
+    all += "#" + std::to_string(i) + " " + texts[i] + " at " + path + "[" +
+           sys::hexadecimal(frame.address) + "]\n";
   }
   return all;
 }

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
+
+#include "sys/hexadecimal.hpp"
 
 namespace brood::start {
 
@@ -29,14 +32,13 @@ std::size_t length_of_character(std::string_view text) {
 }  // namespace
 
 void append_printable(std::string& to, std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
   while (!text.empty()) {
     const std::size_t length = length_of_character(text);
     if (length != 0) {
       to += text.substr(0, length);
     } else {
-      const auto byte = static_cast<unsigned char>(text[0]);
-      to += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 0xfU]};
+      to += "\\x";
+      sys::append_hexadecimal(to, std::as_bytes(std::span(text).first(1)));
     }
     text.remove_prefix(std::max<std::size_t>(length, 1));
   }

@@ -8,6 +8,7 @@
 
 #include "brood/error.hpp"
 #include "sys/clock.hpp"
+#include "sys/hexadecimal.hpp"
 #include "sys/memory.hpp"
 #include "sys/process.hpp"
 #include "warden/family.hpp"
@@ -32,7 +33,7 @@ std::span<const std::byte> bytes_of(const T& message) noexcept {
 bool is_automatic(std::string_view name) noexcept {
   constexpr std::string_view kPrefix = "psm_";
   return name.size() == kPrefix.size() + 8 && name.starts_with(kPrefix) &&
-         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
+         name.find_first_not_of(sys::kHexadecimalDigits, kPrefix.size()) == std::string_view::npos;
 }
 
 bool sweep_one(const char* name, void* /*context*/) noexcept {
