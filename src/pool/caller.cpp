@@ -813,6 +813,9 @@ class PoolCaller final : public detail::PoolCore {
       start::futex_wait_serving_signals(pool::sleeping_half(state), *half,
                                         std::min(deadline, now + kLookUpNs));
       if (has_ended(task)) return true;
+      // It was left to workers that don't come, and the supervisor does not look out either: it may
+      // be stopped, too.
+      if (word_of(task).phase == TaskPhase::pending) idle_.wake_one();
     }
   }
 
