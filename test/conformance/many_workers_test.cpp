@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -25,6 +26,10 @@ constexpr std::size_t kTooMany = 4;  // beside those that there are processors f
 int own_pid() { return getpid(); }
 pid_t parent_of_worker() { return getppid(); }
 void meet(Barrier barrier) { barrier.wait(); }
+pid_t pid_at(Barrier barrier) {
+  barrier.wait();
+  return getpid();
+}
 void hold(Event end) { end.wait(); }
 
 std::size_t many_workers() { return cpu_count() + kTooMany; }
@@ -81,6 +86,25 @@ TEST_P(ManyWorkersTest, AStoppedWorkerHoldsUpNoTaskButItsOwn) {
     }
     for (const pid_t pid : pids) kill(pid, SIGCONT);
     for (Future<int>& future : futures) EXPECT_TRUE(future.wait_for(kHangGuard));
+  }
+}
+
+// The one that is woken for the task before may be the stopped one: so each of them is in its turn.
+TEST_P(ManyWorkersTest, AStoppedWorkerKeepsNobodyWaitingForRoom) {
+  PoolOptions options = with(2);
+  options.max_pending = 1;
+  Pool pool(options);
+  const Barrier barrier(2);
+  Future<pid_t> pids[] = {pool.submit(pid_at, barrier), pool.submit(pid_at, barrier)};
+  for (Future<pid_t>& future : pids) {
+    const pid_t pid = future.get();
+    ASSERT_TRUE(stop_and_see(pid));
+    Future<int> taken = pool.submit(own_pid);
+    std::optional<Future<int>> next = pool.submit_for(kHangGuard, own_pid);
+    EXPECT_TRUE(next.has_value()) << "the other one sleeps";
+    kill(pid, SIGCONT);
+    EXPECT_TRUE(taken.wait_for(kHangGuard));
+    EXPECT_TRUE(!next || next->wait_for(kHangGuard));
   }
 }
 
