@@ -1,5 +1,7 @@
 #include "pool/admission.hpp"
 
+#include <algorithm>
+
 #include "pool/task.hpp"
 
 namespace brood::pool {
@@ -21,16 +23,16 @@ std::size_t WaitingTasks::count_all() noexcept {
   return count();
 }
 
-bool WaitingTasks::any_since_last_call() noexcept {
+WaitingTasks::Change WaitingTasks::change() noexcept {
   const std::lock_guard lock(mutex_);
-  static_cast<void>(count());
-  bool any = false;
+  Change change{count(), false, 0};
   for (std::size_t i = 0; i < rings_.size(); ++i) {
     const RingReader::Left left = rings_[i].left();
-    any = any || left.first < ends_[i];
-    ends_[i] = left.end;
+    change.any_left = change.any_left || left.first < last_[i].end;
+    change.taken += left.first - std::min(left.first, last_[i].first);
+    last_[i] = left;
   }
-  return any;
+  return change;
 }
 
 bool WaitingTasks::take_place() noexcept {

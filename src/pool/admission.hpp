@@ -25,8 +25,13 @@ class WaitingTasks {
   [[nodiscard]] bool is_limited() const noexcept { return most_.has_value(); }
 
   [[nodiscard]] std::size_t count_all() noexcept;
-  // Whether there are some that were there at the last call already.
-  [[nodiscard]] bool any_since_last_call() noexcept;
+  // The same beside what it was at the last call of this.
+  struct Change {
+    std::size_t count = 0;
+    bool any_left = false;    // of those that were there already
+    std::uint64_t taken = 0;  // of them and of those that have come since
+  };
+  [[nodiscard]] Change change() noexcept;
 
   // Takes a place for a task that is going to be submitted; false if there is none.
   bool take_place() noexcept;
@@ -46,7 +51,7 @@ class WaitingTasks {
   std::optional<std::size_t> most_;
   std::mutex mutex_;  // guards the rest
   std::array<RingReader, shm::kPriorities> rings_;
-  std::array<std::uint64_t, shm::kPriorities> ends_{};  // of the rings, at the last call
+  std::array<RingReader::Left, shm::kPriorities> last_{};  // of the rings, at the last call
   std::size_t places_ = 0;  // taken by tasks that are not in their rings yet
 };
 

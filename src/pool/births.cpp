@@ -20,6 +20,8 @@ void clear_desk(shm::WorkerDesk& desk) noexcept {
   desk.prepared.store(0, std::memory_order_relaxed);
   desk.setup.store(shm::SetupStage::none, std::memory_order_relaxed);
   desk.wish.store(shm::LeaveWish::none, std::memory_order_relaxed);
+  // That of who died in the midst of a task is over long before the next task's.
+  desk.limit_ns.store(0, std::memory_order_relaxed);
 }
 
 Births::Births(const SupervisorStart& start, Places& places, StartupWatch& startup,

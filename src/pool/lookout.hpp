@@ -33,16 +33,20 @@ class Lookout {
 
   // Who was said to be coming the last time and has taken nothing since is so no more. If work is
   // left, another is woken: up to as many as there are processors if some was left the last time
-  // already.
+  // already. If hardly any of it has been taken since, it is not short whatever it was before, and
+  // each time twice as many are woken.
   void look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept;
   // When to look again; kForever: when asked to.
   [[nodiscard]] std::int64_t next_look_ns() const noexcept { return next_look_ns_; }
 
  private:
   void note_who_comes(IdleWorkers& idle, bool first) noexcept;
+  void call(IdleWorkers& idle, const WaitingTasks::Change& change, std::int64_t ns) noexcept;
 
   PoolView view_;
   std::int64_t next_look_ns_ = sys::kForever;
+  std::int64_t last_look_ns_ = 0;
+  std::size_t most_at_once_ = 1;
   std::array<std::uint64_t, shm::kMaxSlots> seen_{};  // the task that each had last; 0: none came
 };
 

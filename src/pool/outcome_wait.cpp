@@ -25,9 +25,12 @@ constexpr std::int64_t kFirstDoubtNs = 1000 * kMs;
 
 bool OutcomeWait::sleep_until(TaskTicket task, DeadlineNs deadline) {
   shm::TaskState& state = view_.state(task.index);
+  const auto is_pending = [&state] {
+    const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
+    return word.phase == TaskPhase::pending;
+  };
   // Whoever was looking may have been stopped before it found this one.
-  const auto word = shm::TaskWord::unpack(state.word.load(std::memory_order_acquire));
-  if (word.phase == TaskPhase::pending) call_one(view_, idle_);
+  if (is_pending()) call_one(view_, idle_);
   std::int64_t doubt_ns = sys::now_ns() + kFirstDoubtNs;
   std::int64_t patience_ns = kFirstDoubtNs;
   for (;;) {
@@ -52,6 +55,9 @@ bool OutcomeWait::sleep_until(TaskTicket task, DeadlineNs deadline) {
     start::futex_wait_serving_signals(sleeping_half(state), *half,
                                       std::min(deadline, now + kLookUpNs));
     if (has_ended(view_, task)) return true;
+    // It was left to workers that don't come, and the supervisor does not look out either: it may
+    // be stopped, too.
+    if (is_pending()) idle_.wake_one();
   }
 }
 

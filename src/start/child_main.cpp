@@ -38,6 +38,14 @@ void write_out(Stream& stream) noexcept {
   }
 }
 
+// Sees into any buffer.
+class OpenBuffer : public std::streambuf {
+ public:
+  static bool holds_text(const std::streambuf* buffer) noexcept {
+    return buffer != nullptr && (buffer->*&OpenBuffer::pptr)() != (buffer->*&OpenBuffer::pbase)();
+  }
+};
+
 // The status of a child whose function threw; what it threw, and where, is on stderr.
 int report_uncaught(const std::string& name) noexcept {
   try {
@@ -81,7 +89,6 @@ void flush_streams() noexcept {
 }
 
 void flush_output() noexcept {
-  if (::__fpending(stdout) != 0) std::fflush(stdout);
   // Unless it is in step with stdout, std::cout keeps text of its own.
   static std::streambuf* known = nullptr;
   static bool keeps_text = false;
@@ -90,6 +97,15 @@ void flush_output() noexcept {
     known = now;
     keeps_text = dynamic_cast<__gnu_cxx::stdio_sync_filebuf<char>*>(now) == nullptr;
   }
+  const bool any_in_cout = keeps_text && OpenBuffer::holds_text(now);
+  if (::__fpending(stdout) == 0 && !any_in_cout) {
+    // A buffer of the user's may keep it elsewhere.
+    if (keeps_text) write_out(std::cout);
+    return;
+  }
+  // That nobody reads it is no reason to die: the task has ended.
+  const sys::QuietRefusals quiet;
+  std::fflush(stdout);
   if (keeps_text) write_out(std::cout);
 }
 

@@ -162,6 +162,23 @@ SignalsBlocked::~SignalsBlocked() {
   if (!kept_) set_mask(saved_, nullptr);
 }
 
+namespace {
+constexpr std::uint64_t mask_of(int signal) { return std::uint64_t{1} << (signal - 1); }
+constexpr std::uint64_t kRefusals = mask_of(SIGPIPE) | mask_of(SIGXFSZ);
+}  // namespace
+
+QuietRefusals::QuietRefusals() noexcept {
+  call(SYS_rt_sigprocmask, SIG_BLOCK, &kRefusals, &saved_, sizeof saved_);
+}
+QuietRefusals::~QuietRefusals() {
+  // What the user blocks is the user's; anything else was not there before.
+  const std::uint64_t ours = kRefusals & ~saved_;
+  const timespec at_once{};
+  while (call(SYS_rt_sigtimedwait, &ours, nullptr, &at_once, sizeof ours) > 0) {
+  }
+  set_mask(saved_, nullptr);
+}
+
 void on_crash(void (*report)(const Crash&)) noexcept {
   constexpr std::size_t kStackBytes = 64 * 1024;
   crash_report = report;

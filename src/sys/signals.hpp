@@ -61,6 +61,19 @@ class SignalsBlocked {
   bool kept_ = false;
 };
 
+// For its lifetime a write of this thread that is refused (nobody reads any more, the file is too
+// large) only says so: neither SIGPIPE nor SIGXFSZ comes of it.
+class QuietRefusals {
+ public:
+  QuietRefusals() noexcept;
+  ~QuietRefusals();
+  QuietRefusals(const QuietRefusals&) = delete;
+  QuietRefusals& operator=(const QuietRefusals&) = delete;
+
+ private:
+  std::uint64_t saved_ = 0;
+};
+
 // What a crash looks like from inside.
 struct Crash {
   int signal;

@@ -7,11 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <set>
 #include <vector>
 
 #include "brood/brood.hpp"
 #include "support/pools.hpp"
+#include "support/processes.hpp"
 
 namespace brood::test {
 namespace {
@@ -22,7 +24,13 @@ BROOD_FOR_EACH_START_METHOD(ManyWorkersTest);
 constexpr std::size_t kTooMany = 4;  // beside those that there are processors for
 
 int own_pid() { return getpid(); }
+pid_t parent_of_worker() { return getppid(); }
 void meet(Barrier barrier) { barrier.wait(); }
+pid_t pid_at(Barrier barrier) {
+  barrier.wait();
+  return getpid();
+}
+void hold(Event end) { end.wait(); }
 
 std::size_t many_workers() { return cpu_count() + kTooMany; }
 
@@ -79,6 +87,41 @@ TEST_P(ManyWorkersTest, AStoppedWorkerHoldsUpNoTaskButItsOwn) {
     for (const pid_t pid : pids) kill(pid, SIGCONT);
     for (Future<int>& future : futures) EXPECT_TRUE(future.wait_for(kHangGuard));
   }
+}
+
+// The one that is woken for the task before may be the stopped one: so each of them is in its turn.
+TEST_P(ManyWorkersTest, AStoppedWorkerKeepsNobodyWaitingForRoom) {
+  PoolOptions options = with(2);
+  options.max_pending = 1;
+  Pool pool(options);
+  const Barrier barrier(2);
+  Future<pid_t> pids[] = {pool.submit(pid_at, barrier), pool.submit(pid_at, barrier)};
+  for (Future<pid_t>& future : pids) {
+    const pid_t pid = future.get();
+    ASSERT_TRUE(stop_and_see(pid));
+    Future<int> taken = pool.submit(own_pid);
+    std::optional<Future<int>> next = pool.submit_for(kHangGuard, own_pid);
+    EXPECT_TRUE(next.has_value()) << "the other one sleeps";
+    kill(pid, SIGCONT);
+    EXPECT_TRUE(taken.wait_for(kHangGuard));
+    EXPECT_TRUE(!next || next->wait_for(kHangGuard));
+  }
+}
+
+// Who tells that workers which were said to be coming don't come may itself be stopped.
+TEST_P(ManyWorkersTest, AStoppedSupervisorHoldsUpNoTaskThatIsWaitedFor) {
+  Pool pool(with(many_workers()));
+  run_short_tasks(pool, 5'000);
+  const pid_t supervisor = pool.submit(parent_of_worker).get();
+  ASSERT_TRUE(stop_and_see(supervisor));
+  const Event end;
+  std::vector<Future<void>> long_ones;
+  for (std::size_t i = 0; i < cpu_count(); ++i) long_ones.push_back(pool.submit(hold, end));
+  Future<int> next = pool.submit(own_pid);
+  EXPECT_TRUE(next.wait_for(kHangGuard)) << "it waits although workers sleep";
+  kill(supervisor, SIGCONT);
+  end.set();
+  for (Future<void>& future : long_ones) EXPECT_TRUE(future.wait_for(kHangGuard));
 }
 
 }  // namespace

@@ -501,5 +501,35 @@ TEST_P(WorkerSetupTest, WhatATaskPrintedIsThereWhenItsResultIs) {
   EXPECT_EQ(text(), "printf\ncout\nthrown\n1\n2\n3\non its own\n");
 }
 
+int print_and_tell_pid() {
+  std::printf("printf\n");
+  std::cout << "cout\n";
+  return getpid();
+}
+int print_both_ways_and_tell_pid() {
+  std::ios::sync_with_stdio(false);
+  return print_and_tell_pid();
+}
+
+TEST_P(WorkerSetupTest, ThatNobodyReadsWhatATaskPrintedIsNoDeath) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const Fd written(ends[1]);
+  close(ends[0]);
+  PoolOptions options = with(1);
+  options.worker.out = written.get();
+  Pool pool(options);
+  const int pid = pool.apply(print_and_tell_pid);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(pool.apply(print_and_tell_pid), pid);
+  EXPECT_EQ(pool.apply(print_both_ways_and_tell_pid), pid);
+  EXPECT_EQ(pool.apply(print_both_ways_and_tell_pid), pid);
+  // What a task writes out itself is its own affair.
+  const auto print_now = [] {
+    std::printf("now\n");
+    std::fflush(stdout);
+  };
+  EXPECT_EQ(death_of([&] { pool.apply(print_now); }).signal, SIGPIPE);
+}
+
 }  // namespace
 }  // namespace brood::test

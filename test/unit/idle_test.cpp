@@ -3,9 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "pool/admission.hpp"
+#include "pool/lookout.hpp"
 #include "pool/pace.hpp"
+#include "pool/ring.hpp"
+#include "pool/task.hpp"
 #include "threads/shared_pool.hpp"
 
 namespace brood::pool {
@@ -85,6 +91,88 @@ TEST_F(IdleTest, AfterADeathOnlySleepersAreBelieved) {
   EXPECT_EQ(idle_.count_sleeping(), kWorkers - 2U);
   EXPECT_EQ(idle_.count_looking(), 0);
   EXPECT_FALSE(idle_.is_coming(slot_of(0)));
+}
+
+// ---- the lookout
+
+class LookoutTest : public IdleTest {
+ protected:
+  static constexpr std::uint32_t kLog = 10;
+  static constexpr std::uint32_t kTasks = 1U << kLog;
+  static constexpr std::uint32_t kGeneration = 7;
+  static constexpr std::int64_t kLookNs = 2'000'000;
+
+  LookoutTest() {
+    const PoolGeometry& zones = shared_.geometry;
+    shared_.segment.reserve(zones.requests.offset, kTasks * sizeof(shm::TaskRequest));
+    shared_.segment.reserve(zones.states.offset, kTasks * sizeof(shm::TaskState));
+    shared_.segment.reserve(zones.rings[shm::kNormalPriority].offset,
+                            2 * kTasks * sizeof(std::uint64_t));
+    view_.caller().records.store(kTasks);
+    ring_.start(kLog);
+  }
+
+  void submit(std::uint32_t count) {
+    for (; count > 0; --count, ++submitted_) {
+      publish_task(view_.state(submitted_), kGeneration);
+      ring_.push({submitted_, kGeneration});
+      static_cast<void>(call_one(view_, idle_));
+    }
+  }
+  void take(int worker, std::uint32_t count) {
+    for (; count > 0 && taken_ < submitted_; --count, ++taken_) {
+      view_.desk(slot_of(worker)).intent.store(shm::RingEntry{taken_, kGeneration, 0}.pack());
+      claim_task(view_.state(taken_), kGeneration, {slot_of(worker), 1});
+    }
+  }
+  // As does a worker whose tasks have lately been short.
+  void wake_up(int worker) {
+    idle_.stop_sleeping(slot_of(worker));
+    idle_.start_coming(slot_of(worker));
+  }
+  std::size_t look() {
+    lookout_.look(idle_, waiting_, now_ += kLookNs);
+    return idle_.count_sleeping();
+  }
+
+  PoolView view_ = shared_.view();
+  RingWriter ring_{view_.caller().rings[shm::kNormalPriority],
+                   view_.ring_cells(shm::kNormalPriority)};
+  WaitingTasks waiting_{view_, std::nullopt};
+  Lookout lookout_{view_};
+  std::int64_t now_ = 0;
+  std::uint32_t submitted_ = 0;
+  std::uint32_t taken_ = 0;
+};
+
+// Were one called at each look, the last of many would begin late.
+TEST_F(LookoutTest, ManyAreSoonWokenForLongTasksAfterShortOnes) {
+  all_sleep();
+  submit(kWorkers);
+  int up = 0;
+  int looks = 0;
+  for (; looks < kWorkers && up < kWorkers; ++looks) {
+    const int awake = kWorkers - static_cast<int>(idle_.count_sleeping());
+    for (; up < awake; ++up) {
+      wake_up(up);
+      take(up, 1);
+    }
+    look();
+  }
+  EXPECT_LE(looks, 10);
+}
+
+TEST_F(LookoutTest, NoneIsWokenBesideThoseWhoGetOnWithShortTasks) {
+  all_sleep();
+  submit(kTasks);
+  const std::size_t asleep = look();
+  for (int i = 0; i < 5; ++i) {
+    for (const int worker : {0, 1, 2}) {
+      wake_up(worker);
+      take(worker, 50);
+    }
+    EXPECT_GE(look() + 1, asleep) << "for the caller's processor";
+  }
 }
 
 // ---- pace
