@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "brood/error.hpp"
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 
 using brood::pool::KeptFile;
 

@@ -16,7 +16,8 @@ MAX_COLUMNS = 100
 MAX_FUNCTION_LINES = 80
 MAX_PUBLIC_HEADER_LINES = 330
 
-# A folder of src/ may include itself and every folder of a lower rank.
+# A folder of src/ may include itself and every folder of a lower rank. Where one is named, so are
+# those beside it.
 RANK = {
     "sys": 0,
     "shm": 1,
@@ -25,8 +26,12 @@ RANK = {
     "warden": 3,
     "start": 4,
     "shared": 5,
-    "pool": 6,
-    "manager": 6,
+    "pool/protocol": 6,
+    "pool/worker": 7,
+    "pool/supervisor": 8,
+    "pool/caller": 9,
+    "pool/futures": 10,
+    "manager": 11,
 }
 
 # Public headers that belong to a layer; all others are vocabulary that any layer may use.
@@ -38,9 +43,9 @@ PUBLIC_LAYER = {
     "brood/cpu_count.hpp": "start",
     "brood/hooks.hpp": "start",
     "brood/log.hpp": "start",
-    "brood/pool.hpp": "pool",
-    "brood/replay.hpp": "pool",
-    "brood/future.hpp": "pool",
+    "brood/pool.hpp": "pool/protocol",
+    "brood/replay.hpp": "pool/protocol",
+    "brood/future.hpp": "pool/protocol",
     "brood/queue.hpp": "shared",
     "brood/pipe.hpp": "shared",
     "brood/locks.hpp": "shared",
@@ -118,6 +123,14 @@ def check_lines(path, lines, findings):
             findings.add(path, number, "path of somebody's machine: use a relative or made-up one")
 
 
+def layer_of(parts):
+    """Of a path below src/, given as its parts: the longest folder that has a rank, or its first."""
+    for count in range(len(parts) - 1, 0, -1):
+        if "/".join(parts[:count]) in RANK:
+            return "/".join(parts[:count])
+    return parts[0]
+
+
 def is_system(header):
     return header in SYSTEM_HEADERS or header.split("/")[0] in SYSTEM_FOLDERS
 
@@ -126,7 +139,7 @@ def check_includes(path, lines, findings):
     top = path.parts[0]
     if top not in ("src", "include"):
         return
-    layer = path.parts[1] if top == "src" and len(path.parts) > 2 else None
+    layer = layer_of(path.parts[1:]) if top == "src" and len(path.parts) > 2 else None
     if top == "src" and layer is not None and layer not in RANK:
         findings.add(path, 1, f"unknown layer '{layer}': give it a rank in tools/check_style.py")
         return
@@ -140,6 +153,7 @@ def check_includes(path, lines, findings):
                 path, number, f"<{header}> outside src/sys: ask src/sys for it, the only door"
             )
         first = header.split("/")[0]
+        included = layer_of(header.split("/"))
         if top == "include":
             if quoted and first != "brood":
                 findings.add(
@@ -148,7 +162,7 @@ def check_includes(path, lines, findings):
             continue
         if quoted and ("/" not in header or first == ".."):
             findings.add(path, number, f'"{header}": write it as "layer/file.hpp", from src/')
-        elif quoted and first in RANK and first != layer and RANK[first] >= RANK[layer]:
+        elif quoted and included in RANK and included != layer and RANK[included] >= RANK[layer]:
             findings.add(
                 path,
                 number,

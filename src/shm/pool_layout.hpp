@@ -11,7 +11,7 @@
 //   shared zone       written by all of them; whatever is read from here is input
 //       SharedHeader | life cells | WorkerDesk[] | SetupNote[] | CrashNote[] |
 //       TaskState[max_tasks] | completion ring | outbox arena (results, details of deaths)
-// (PoolView in pool/view.hpp says at which offsets.)
+// (PoolView in pool/protocol/view.hpp says at which offsets.)
 //
 // Glossary
 //   record      the pair TaskRequest + TaskState of one index: a task while it exists

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "brood/pool.hpp"
-#include "pool/view.hpp"
+#include "pool/protocol/view.hpp"
 #include "support/host.hpp"
 #include "support/pool_spy.hpp"
 #include "support/pools.hpp"

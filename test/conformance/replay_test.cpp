@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "brood/brood.hpp"
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 #include "support/host.hpp"
 #include "support/pools.hpp"
 #include "support/processes.hpp"

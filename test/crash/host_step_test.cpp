@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "brood/brood.hpp"
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 #include "support/every_instruction.hpp"
 #include "support/host.hpp"
 #include "support/named_memory.hpp"

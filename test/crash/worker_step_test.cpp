@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "brood/brood.hpp"
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
 #include "support/every_instruction.hpp"
 #include "support/pool_spy.hpp"
 #include "support/pools.hpp"

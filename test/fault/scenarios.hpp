@@ -36,7 +36,7 @@
 #include "brood/shared_memory.hpp"
 #include "brood/signals.hpp"
 #include "brood/wait.hpp"
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 #include "support/fault_sweep.hpp"
 #include "support/kernel_faults.hpp"
 #include "support/named_memory.hpp"

@@ -2,11 +2,11 @@
 
 #include <cstring>
 
-#include "pool/call.hpp"
-#include "pool/dormancy.hpp"
-#include "pool/lookout.hpp"
-#include "pool/task.hpp"
-#include "pool/work_search.hpp"
+#include "pool/protocol/call.hpp"
+#include "pool/protocol/dormancy.hpp"
+#include "pool/protocol/lookout.hpp"
+#include "pool/protocol/task.hpp"
+#include "pool/worker/work_search.hpp"
 #include "sys/clock.hpp"
 
 namespace brood::schedule {

@@ -7,11 +7,11 @@
 #include <optional>
 #include <vector>
 
-#include "pool/admission.hpp"
-#include "pool/idle.hpp"
-#include "pool/ring.hpp"
-#include "pool/settle.hpp"
-#include "pool/view.hpp"
+#include "pool/protocol/admission.hpp"
+#include "pool/protocol/idle.hpp"
+#include "pool/protocol/ring.hpp"
+#include "pool/protocol/settle.hpp"
+#include "pool/protocol/view.hpp"
 #include "schedule/explorer.hpp"
 
 namespace brood::schedule {

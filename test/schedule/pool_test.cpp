@@ -1,6 +1,6 @@
 // Tasks from submit to get, workers that sleep and wake, and what becomes of a task whose worker
 // dies.
-#include "pool/call.hpp"
+#include "pool/protocol/call.hpp"
 #include "schedule/pool_scene.hpp"
 #include "schedule/report.hpp"
 

@@ -1,5 +1,5 @@
 // The ring of task names: one writer, readers that share a hint, growth, and a new epoch.
-#include "pool/ring.hpp"
+#include "pool/protocol/ring.hpp"
 
 #include <array>
 

@@ -1,10 +1,10 @@
 // Stopping tasks: cancel() and time limits against the worker's own end, and the supervisor's watch
 // over limits that others set.
-#include "pool/admission.hpp"
-#include "pool/call.hpp"
-#include "pool/task.hpp"
-#include "pool/task_clock.hpp"
-#include "pool/work_search.hpp"
+#include "pool/protocol/admission.hpp"
+#include "pool/protocol/call.hpp"
+#include "pool/protocol/task.hpp"
+#include "pool/protocol/task_clock.hpp"
+#include "pool/worker/work_search.hpp"
 #include "schedule/pool_scene.hpp"
 #include "schedule/report.hpp"
 

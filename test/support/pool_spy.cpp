@@ -10,7 +10,7 @@
 #include <memory>
 #include <stdexcept>
 
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
 #include "support/processes.hpp"
 
 namespace brood::test {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pool/view.hpp"
+#include "pool/protocol/view.hpp"
 #include "shm/arena.hpp"
 
 namespace brood::test {

@@ -5,9 +5,9 @@
 #include <cerrno>
 #include <cstdint>
 
-#include "pool/call.hpp"
-#include "pool/idle.hpp"
-#include "pool/ring.hpp"
+#include "pool/protocol/call.hpp"
+#include "pool/protocol/idle.hpp"
+#include "pool/protocol/ring.hpp"
 #include "threads/participants.hpp"
 #include "threads/shared_pool.hpp"
 

@@ -8,9 +8,9 @@
 #include <memory>
 #include <thread>
 
-#include "pool/idle.hpp"
-#include "pool/ring.hpp"
-#include "pool/settle.hpp"
+#include "pool/protocol/idle.hpp"
+#include "pool/protocol/ring.hpp"
+#include "pool/protocol/settle.hpp"
 #include "shm/arena.hpp"
 #include "threads/shared_pool.hpp"
 

@@ -8,12 +8,12 @@
 #include <string>
 
 #include "brood/pool.hpp"
-#include "pool/births.hpp"
-#include "pool/call.hpp"
-#include "pool/records.hpp"
-#include "pool/reply.hpp"
-#include "pool/stats.hpp"
-#include "pool/task.hpp"
+#include "pool/caller/records.hpp"
+#include "pool/caller/reply.hpp"
+#include "pool/caller/stats.hpp"
+#include "pool/protocol/call.hpp"
+#include "pool/protocol/task.hpp"
+#include "pool/supervisor/births.hpp"
 #include "sys/clock.hpp"
 #include "sys/process.hpp"
 #include "threads/participants.hpp"

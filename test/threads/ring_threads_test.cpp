@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "pool/ring.hpp"
-#include "pool/task.hpp"
+#include "pool/protocol/ring.hpp"
+#include "pool/protocol/task.hpp"
 #include "threads/participants.hpp"
 #include "threads/shared_pool.hpp"
 

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "pool/view.hpp"
+#include "pool/protocol/view.hpp"
 #include "shm/segment.hpp"
 
 namespace brood::test {

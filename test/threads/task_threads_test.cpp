@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
 #include "threads/participants.hpp"
 
 namespace brood::pool {

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "brood/error.hpp"
-#include "pool/exception.hpp"
+#include "pool/protocol/exception.hpp"
 #include "start/thrown_trace.hpp"
 #include "sys/stack.hpp"
 #include "sys/thrown.hpp"

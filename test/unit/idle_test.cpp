@@ -1,5 +1,5 @@
 // When another worker is woken, and when the work is left to those who are coming.
-#include "pool/idle.hpp"
+#include "pool/protocol/idle.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,11 +7,11 @@
 #include <cstdint>
 #include <optional>
 
-#include "pool/admission.hpp"
-#include "pool/lookout.hpp"
-#include "pool/pace.hpp"
-#include "pool/ring.hpp"
-#include "pool/task.hpp"
+#include "pool/protocol/admission.hpp"
+#include "pool/protocol/lookout.hpp"
+#include "pool/protocol/ring.hpp"
+#include "pool/protocol/task.hpp"
+#include "pool/worker/pace.hpp"
 #include "threads/shared_pool.hpp"
 
 namespace brood::pool {

@@ -1,5 +1,5 @@
 // The file of a task that died: what is written is read, and anything else is refused.
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

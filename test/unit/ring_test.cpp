@@ -1,5 +1,5 @@
 // Rings of record names: one writes, all read, and what readers tell each other is only a hint.
-#include "pool/ring.hpp"
+#include "pool/protocol/ring.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,12 +1,12 @@
 // What the settler makes of records that a wild worker has overwritten.
-#include "pool/settle.hpp"
+#include "pool/protocol/settle.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <memory>
 
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
 #include "threads/shared_pool.hpp"
 
 namespace brood::pool {

@@ -1,12 +1,12 @@
 // What the supervisor makes of time limits, without a supervisor.
-#include "pool/task_clock.hpp"
+#include "pool/protocol/task_clock.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 
-#include "pool/births.hpp"
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
+#include "pool/supervisor/births.hpp"
 #include "sys/clock.hpp"
 #include "threads/shared_pool.hpp"
 

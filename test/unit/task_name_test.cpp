@@ -1,5 +1,5 @@
 // What people call a function.
-#include "pool/task_name.hpp"
+#include "pool/caller/task_name.hpp"
 
 #include <gtest/gtest.h>
 

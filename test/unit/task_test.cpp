@@ -1,5 +1,5 @@
 // The word of a task record: every step of its diagram, and every step that is none.
-#include "pool/task.hpp"
+#include "pool/protocol/task.hpp"
 
 #include <gtest/gtest.h>
 

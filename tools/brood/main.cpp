@@ -7,7 +7,7 @@
 #include <system_error>
 #include <vector>
 
-#include "pool/kept_file.hpp"
+#include "pool/caller/kept_file.hpp"
 #include "start/init.hpp"
 #include "sys/surroundings.hpp"
 
