@@ -107,7 +107,8 @@ struct PoolOptions {
   std::string keep_failed = {};
   // Each task, of map each element, runs in a process in which none has run before, so that what
   // one leaves behind (globals, memory, files) no other meets: max_tasks_per_worker = 1, and
-  // StartError if that says otherwise.
+  // StartError if that says otherwise. Tried again after an exception or a time limit that it has
+  // obeyed, it runs where it ran before.
   bool isolated = false;
 };
 

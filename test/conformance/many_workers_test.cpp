@@ -49,19 +49,22 @@ std::set<pid_t> run_short_tasks(Pool& pool, int count) {
   return pids;
 }
 
+// Each of these tasks ends only when all run.
+void have_all_meet(Pool& pool) {
+  const Barrier barrier(static_cast<std::int64_t>(many_workers()));
+  std::vector<Future<void>> meeting;
+  for (std::size_t i = 0; i < many_workers(); ++i) meeting.push_back(pool.submit(meet, barrier));
+  for (Future<void>& future : meeting) {
+    ASSERT_TRUE(future.wait_for(kHangGuard)) << "a task waits although a worker sleeps";
+    future.get();
+  }
+}
+
 TEST_P(ManyWorkersTest, AllOfThemRunTheLongTasksThatFollowShortOnes) {
-  const std::size_t workers = many_workers();
-  Pool pool(with(workers));
+  Pool pool(with(many_workers()));
   for (int round = 0; round < 5; ++round) {
     run_short_tasks(pool, 5'000);
-    const Barrier barrier(static_cast<std::int64_t>(workers));
-    // Each ends only when all run.
-    std::vector<Future<void>> meeting;
-    for (std::size_t i = 0; i < workers; ++i) meeting.push_back(pool.submit(meet, barrier));
-    for (Future<void>& future : meeting) {
-      ASSERT_TRUE(future.wait_for(kHangGuard)) << "a task waits although a worker sleeps";
-      future.get();
-    }
+    have_all_meet(pool);
   }
 }
 
@@ -111,6 +114,7 @@ TEST_P(ManyWorkersTest, AStoppedWorkerKeepsNobodyWaitingForRoom) {
 // Who tells that workers which were said to be coming don't come may itself be stopped.
 TEST_P(ManyWorkersTest, AStoppedSupervisorHoldsUpNoTaskThatIsWaitedFor) {
   Pool pool(with(many_workers()));
+  have_all_meet(pool);
   run_short_tasks(pool, 5'000);
   const pid_t supervisor = pool.submit(parent_of_worker).get();
   ASSERT_TRUE(stop_and_see(supervisor));
