@@ -167,14 +167,14 @@ constexpr std::uint64_t mask_of(int signal) { return std::uint64_t{1} << (signal
 constexpr std::uint64_t kRefusals = mask_of(SIGPIPE) | mask_of(SIGXFSZ);
 }  // namespace
 
-QuietRefusals::QuietRefusals() noexcept {
-  call(SYS_rt_sigprocmask, SIG_BLOCK, &kRefusals, &saved_, sizeof saved_);
-}
+QuietRefusals::QuietRefusals() noexcept
+    : blocks_(call(SYS_rt_sigprocmask, SIG_BLOCK, &kRefusals, &saved_, sizeof saved_) >= 0) {}
 QuietRefusals::~QuietRefusals() {
+  if (!blocks_) return;
   // What the user blocks is the user's; anything else was not there before.
   const std::uint64_t ours = kRefusals & ~saved_;
   const timespec at_once{};
-  while (call(SYS_rt_sigtimedwait, &ours, nullptr, &at_once, sizeof ours) > 0) {
+  while (call_restarting(SYS_rt_sigtimedwait, &ours, nullptr, &at_once, sizeof ours) > 0) {
   }
   set_mask(saved_, nullptr);
 }

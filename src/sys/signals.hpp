@@ -72,6 +72,7 @@ class QuietRefusals {
 
  private:
   std::uint64_t saved_ = 0;
+  bool blocks_;
 };
 
 // What a crash looks like from inside.

@@ -146,7 +146,7 @@ class PoolCaller final : public detail::PoolCore {
       if (waiting_->take_place()) return Place::taken;
       // Asked after the word was written, which a request that comes now writes again.
       if (stop.stop_requested()) continue;
-      // Whoever was to take one of those that wait may have been stopped; see sleep_until.
+      // Whoever was to take one of those that wait may have been stopped; see OutcomeWait.
       pool::call_one(view_, idle_);
       const std::int64_t look_up = now + kLookUpNs;
       start::futex_wait_serving_signals(&wanted, 1, std::min(end, look_up));
