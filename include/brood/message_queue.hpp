@@ -163,6 +163,7 @@ class Queue<Message<Header>> {
   void close() const { core().close(); }
   [[nodiscard]] bool closed() const { return core().closed(); }
   [[nodiscard]] int fileno() const { return core().fileno(); }
+  [[nodiscard]] bool still_ready() const { return core().is_ready(); }
 
   static constexpr std::uint32_t kKind = detail::kQueueKind;
   static std::uint64_t object_type() noexcept { return detail::type_id<Queue>(); }

@@ -147,8 +147,10 @@ class Connection {
 
   // To wait for with others (wait.hpp, or your own poll): a descriptor that is readable while
   // poll() is true. It is this process's and is closed with its last handle of this end. Nothing
-  // can be read from it. Throws SystemError.
+  // can be read from it. It may be readable once too often: ask poll(), as wait() does. Throws
+  // SystemError.
   [[nodiscard]] int fileno() const;
+  [[nodiscard]] bool still_ready() const { return poll(); }  // for wait()
 
   // One more handle of this end.
   [[nodiscard]] Connection share() const;

@@ -146,6 +146,7 @@ class Queue {
   // the queue is closed. Never read from it. It may be readable once too often, as after an item
   // that somebody else has got: use try_get. Throws SystemError.
   [[nodiscard]] int fileno() const { return core().fileno(); }
+  [[nodiscard]] bool still_ready() const { return core().is_ready(); }  // for wait()
 
   // For sending the handle.
   static constexpr std::uint32_t kKind = detail::kQueueKind;
@@ -213,6 +214,7 @@ class SimpleQueue : private Queue<T> {
   using Queue<T>::close;
   using Queue<T>::closed;
   using Queue<T>::fileno;
+  using Queue<T>::still_ready;
 
   using Queue<T>::kKind;
   using Queue<T>::object_type;

@@ -15,7 +15,8 @@ namespace brood {
 
 // Something that becomes ready: a file descriptor (readable, or at its end), or an object with a
 // descriptor that tells when it is ready, as sentinel() of a Process does. Your own classes take
-// part by a member `int fileno() const`.
+// part by a member `int fileno() const`. If that may be readable for a moment longer than the
+// object is ready, add `bool still_ready() const`: while that is false, wait() asks fileno() anew.
 //
 //   Threads, Blocking: as the object's.
 //   Ownership: refers to the object, which must stay where it is while this is used.
@@ -38,22 +39,34 @@ class Waitable {
       { object.fileno() } -> std::same_as<int>;
     }
   Waitable(const T& object) noexcept  // NOLINT(google-explicit-constructor)
-      : object_(&object), find_([](const void* o) { return static_cast<const T*>(o)->fileno(); }) {}
+      : object_(&object), find_([](const void* o) { return static_cast<const T*>(o)->fileno(); }) {
+    if constexpr (requires {
+                    { object.still_ready() } -> std::same_as<bool>;
+                  }) {
+      still_ready_ = [](const void* o) { return static_cast<const T*>(o)->still_ready(); };
+    }
+  }
 
   // What to poll for it.
   [[nodiscard]] int descriptor() const { return find_ != nullptr ? find_(object_) : fd_; }
+  // Whether it is ready, once its descriptor is readable.
+  [[nodiscard]] bool still_ready() const {
+    return still_ready_ == nullptr || still_ready_(object_);
+  }
 
  private:
   int fd_ = -1;
   const void* object_ = nullptr;
   int (*find_)(const void*) = nullptr;
+  bool (*still_ready_)(const void*) = nullptr;
 };
 
 // Waits until at least one of `objects` is ready, and returns the places of all that are, in their
 // order; none if `timeout` (negative: zero) passes first. An object may be there several times.
 //
 //   Threads:   any; several may wait for the same objects.
-//   Blocking:  yes, by one system call; nothing is read, and no process is reaped.
+//   Blocking:  yes, by one system call, unless told of what has gone again; nothing is read, and no
+//              process is reaped.
 //   Errors:    SystemError (EBADF) names the place of a descriptor that is not open. Error if a
 //              Process was not started, or if there is nothing to wait for and no timeout: that
 //              would never end. Interrupted (signals.hpp).

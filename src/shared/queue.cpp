@@ -326,6 +326,11 @@ bool SharedQueue::closed() {
   return is_closed();
 }
 
+bool SharedQueue::is_ready() {
+  ready_here();
+  return ring_.is_ready();
+}
+
 int SharedQueue::fileno() {
   ready_here();
   return doorbell_.descriptor(handle_.hold(), body().board, [&] { return ring_.is_ready(); });

@@ -42,6 +42,7 @@ class SharedQueue final : public detail::QueueCore {
   void close() override;
   [[nodiscard]] bool closed() override;
   [[nodiscard]] int fileno() override;
+  [[nodiscard]] bool is_ready() override;
 
   [[nodiscard]] bool counts_tasks() const noexcept { return ring_.held() != nullptr; }
 

@@ -7,6 +7,7 @@
 #include "brood/detail/pool_core.hpp"
 #include "brood/error.hpp"
 #include "start/waits.hpp"
+#include "sys/clock.hpp"
 #include "sys/poll.hpp"
 #include "sys/syscall.hpp"
 
@@ -18,13 +19,23 @@ namespace {
   throw SystemError(EBADF, "waiting for object " + std::to_string(place));
 }
 
-std::vector<std::size_t> places_of_ready(std::span<const sys::PollEntry> entries) {
+struct Ready {
   std::vector<std::size_t> places;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
+  bool any_gone = false;  // a descriptor is readable whose object is not ready
+};
+
+Ready find_ready(std::span<const Waitable> objects, std::span<const sys::PollEntry> entries) {
+  Ready ready;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
     if (entries[i].invalid()) throw_not_open(i);
-    if (entries[i].ready()) places.push_back(i);
+    if (!entries[i].ready()) continue;
+    if (objects[i].still_ready()) {
+      ready.places.push_back(i);
+    } else {
+      ready.any_gone = true;
+    }
   }
-  return places;
+  return ready;
 }
 
 }  // namespace
@@ -37,12 +48,17 @@ std::vector<std::size_t> wait(std::span<const Waitable> objects,
   const detail::DeadlineNs deadline =
       timeout ? detail::deadline_after(*timeout) : detail::kNoDeadline;
   std::vector<sys::PollEntry> entries(objects.size() + 1);
-  for (std::size_t i = 0; i < objects.size(); ++i) {
-    entries[i].fd = objects[i].descriptor();
-    if (entries[i].fd < 0) throw_not_open(i);
+  for (;;) {
+    for (std::size_t i = 0; i < objects.size(); ++i) {
+      entries[i].fd = objects[i].descriptor();
+      if (entries[i].fd < 0) throw_not_open(i);
+    }
+    sys::require(start::poll_serving_signals(entries, deadline), "waiting for several objects");
+    Ready ready = find_ready(objects, entries);
+    // Whoever tells that an object is ready does so after it was; meanwhile somebody may have taken
+    // what was there, and asked for the descriptor to be silent before it was told.
+    if (!ready.places.empty() || !ready.any_gone || sys::now_ns() >= deadline) return ready.places;
   }
-  sys::require(start::poll_serving_signals(entries, deadline), "waiting for several objects");
-  return places_of_ready(std::span(entries).first(objects.size()));
 }
 
 std::vector<std::size_t> wait(std::initializer_list<Waitable> objects,

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <csignal>
 #include <functional>
+#include <limits>
 #include <string>
 #include <thread>
 #include <utility>
@@ -262,6 +263,61 @@ TEST_P(WaitTest, ADeathMakesNothingElseReady) {
   setter.start();
   setter.join();
   EXPECT_EQ(wait({ours, queue, event}), (Places{0, 1, 2}));
+}
+
+// Readable once too often.
+class ToldLate {
+ public:
+  [[nodiscard]] int fileno() const {
+    ++asked;
+    return ends_.fileno();
+  }
+  [[nodiscard]] bool still_ready() const { return asked > gone_until; }
+
+  mutable int asked = 0;
+  int gone_until = 0;
+
+ private:
+  Ends ends_ = [] {
+    Ends ends = Ends::pipe();
+    ends.put();
+    return ends;
+  }();
+};
+
+TEST_P(WaitTest, WhoIsToldOfWhatHasGoneAsksAgain) {
+  ToldLate object;
+  object.gone_until = 3;
+  EXPECT_EQ(wait({object}), Places{0});
+  EXPECT_EQ(object.asked, 4);
+  object.gone_until = std::numeric_limits<int>::max();
+  EXPECT_EQ(wait({object}, 10ms), Places{});
+  const Event event;
+  event.set();
+  EXPECT_EQ(wait({object, event}), Places{1}) << "the others are told of at once";
+}
+
+// Rings may come when the event has been cleared again.
+TEST_P(WaitTest, AnEventThatIsToldOfIsSet) {
+  const Event event;
+  const Event stop;
+  Process p(
+      options(),
+      [](const Event& e, const Event& end) {
+        while (!end.is_set()) e.set();
+      },
+      event, stop);
+  p.start();
+  for (int round = 0; round < 2000; ++round) {
+    ASSERT_EQ(wait({event, p}), Places{0});
+    event.clear();
+  }
+  stop.set();
+  p.join();
+  event.clear();
+  for (int round = 0; round < 10; ++round) {
+    EXPECT_EQ(wait({event}, 1ms), Places{}) << "the warden has rung for the dead";
+  }
 }
 
 TEST_P(WaitTest, AnEventIsReadyWhileItIsSet) {

@@ -104,6 +104,8 @@ class QueueCore {
   virtual void close() = 0;
   [[nodiscard]] virtual bool closed() = 0;
   [[nodiscard]] virtual int fileno() = 0;
+  // Whether get would not wait.
+  [[nodiscard]] virtual bool is_ready() = 0;
 };
 
 [[noreturn]] void throw_queue_closed();

@@ -86,6 +86,7 @@ class EventCore {
   // read from it. After a clear() by another process it stays readable until this one asks is_set()
   // or waits. Throws SystemError.
   [[nodiscard]] int fileno() const;
+  [[nodiscard]] bool still_ready() const { return is_set(); }  // for wait()
 
   explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
   [[nodiscard]] const ObjectHandle& object_handle() const noexcept { return handle_; }
