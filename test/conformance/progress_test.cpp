@@ -27,17 +27,25 @@ int nap(int n) {
   return n;
 }
 
+int nap_once_heard(Event is_heard, int n) {
+  if (n == 59) is_heard.wait();  // the end is not to come first
+  return nap(n);
+}
+
 TEST_P(ProgressTest, AFunctionHearsHowFarItIs) {
   Pool pool(with(2));
   std::vector<MapProgress> heard;
+  Event is_heard;
   const std::thread::id me = std::this_thread::get_id();
   const Progress progress(
       [&](const MapProgress& now) {
         EXPECT_EQ(std::this_thread::get_id(), me);
         heard.push_back(now);
+        is_heard.set();
       },
       5ms);
-  const auto all = pool.map(nap, std::views::iota(0, 60), {.chunk_size = 5, .progress = progress});
+  const auto work = bind_front(nap_once_heard, is_heard);
+  const auto all = pool.map(work, std::views::iota(0, 60), {.chunk_size = 5, .progress = progress});
   EXPECT_EQ(all.size(), 60U);
   ASSERT_GE(heard.size(), 2U);
   for (std::size_t i = 0; i < heard.size(); ++i) {
@@ -71,6 +79,34 @@ TEST_P(ProgressTest, WhatTheFunctionThrowsLeavesTheCall) {
   const auto fails = [](const MapProgress&) { throw std::out_of_range("stop"); };
   EXPECT_THROW(static_cast<void>(pool.map(nap, std::views::iota(0, 10), {.progress = fails})),
                std::out_of_range);
+  EXPECT_EQ(pool.apply(nap, 3), 3);
+}
+
+TEST_P(ProgressTest, ItIsHeardWhileTheElementsAreStillBeingMade) {
+  Pool pool(with(1));
+  int made = 0;
+  const auto slowly = std::views::iota(0, 10) | std::views::transform([&](int n) {
+                        ++made;
+                        return nap(n);
+                      });
+  std::vector<int> made_when_heard;
+  const Progress progress([&](const MapProgress&) { made_when_heard.push_back(made); }, 1ms);
+  EXPECT_EQ(pool.map(nap, slowly, {.chunk_size = 1, .progress = progress}).size(), 10U);
+  ASSERT_GE(made_when_heard.size(), 2U);
+  EXPECT_LT(made_when_heard.front(), made);
+}
+
+TEST_P(ProgressTest, WhatTheFunctionThrowsLeavesTheCallBeforeAllIsSubmitted) {
+  Pool pool(with(1));
+  int made = 0;
+  const auto slowly = std::views::iota(0, 10) | std::views::transform([&](int n) {
+                        ++made;
+                        return nap(n);
+                      });
+  const Progress fails([](const MapProgress&) { throw std::out_of_range("stop"); }, 1ms);
+  EXPECT_THROW(static_cast<void>(pool.map(nap, slowly, {.chunk_size = 1, .progress = fails})),
+               std::out_of_range);
+  EXPECT_LE(made, 2);
   EXPECT_EQ(pool.apply(nap, 3), 3);
 }
 

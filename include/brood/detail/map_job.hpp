@@ -344,12 +344,12 @@ class MapCall final : public MapHandle<typename Job::Result> {
   MapCall(std::shared_ptr<PoolCore> core, const F& f, std::size_t chunk_size, Range& range,
           const Progress& progress = {})
       : core_(std::move(core)), function_(f), chunk_size_(chunk_size) {
-    const std::uint64_t deaths = core_->deaths();
     Job::Callable::check(function_, core_->addresses());
     try {
-      submit(range);
-      if (progress.wanted()) meter_.emplace(progress, elements_, deaths);
+      submit(range, progress);
     } catch (...) {
+      // Nobody gets to know what they give.
+      cancel();
       release();
       throw;
     }
@@ -450,14 +450,14 @@ class MapCall final : public MapHandle<typename Job::Result> {
   }
 
   template <class Range>
-  void submit(Range& range) {
+  void submit(Range& range, const Progress& progress) {
     if constexpr (std::ranges::forward_range<Range>) {
-      submit_forward(range, static_cast<std::size_t>(std::ranges::distance(range)));
+      submit_forward(range, static_cast<std::size_t>(std::ranges::distance(range)), progress);
     } else {
       // Read once, sized and encoded in two passes.
       std::vector<std::ranges::range_value_t<Range>> elements;
       for (auto&& element : range) elements.push_back(std::forward<decltype(element)>(element));
-      submit_forward(elements, elements.size());
+      submit_forward(elements, elements.size(), progress);
     }
   }
 
@@ -466,8 +466,9 @@ class MapCall final : public MapHandle<typename Job::Result> {
   }
 
   template <class Range>
-  void submit_forward(Range& range, std::size_t count) {
+  void submit_forward(Range& range, std::size_t count, const Progress& progress) {
     elements_ = count;
+    if (progress.wanted()) meter_.emplace(progress, elements_, core_->deaths());
     auto first = std::ranges::begin(range);
     std::size_t left = count;
     const auto submit_chunk = [&](std::size_t size) {
@@ -477,6 +478,7 @@ class MapCall final : public MapHandle<typename Job::Result> {
           {Job::submit(*core_, function_, first, last), static_cast<std::uint32_t>(take)});
       first = last;
       left -= take;
+      report_if_due();  // making and sending the elements may take long
     };
     ChunkSize size(*core_, count, chunk_size_);
     while (left > 0 && size.is_tried()) {
@@ -514,10 +516,14 @@ class MapCall final : public MapHandle<typename Job::Result> {
     while (meter_) {
       const DeadlineNs next = meter_->next_ns();
       const bool ended = core_->wait(chunk.task, std::min(deadline, next));
-      if (deadline_after({}) >= next) meter_->report(done(), core_->deaths());
+      report_if_due();
       if (ended || next > deadline) return ended;
     }
     return core_->wait(chunk.task, deadline);
+  }
+
+  void report_if_due() {
+    if (meter_ && deadline_after({}) >= meter_->next_ns()) meter_->report(done(), core_->deaths());
   }
 
   std::shared_ptr<PoolCore> core_;
