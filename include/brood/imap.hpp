@@ -27,8 +27,10 @@ namespace brood {
 //              next() throw, and ++ goes on behind it. What reading the range threw comes at its
 //              position, as the last. What can't be sent is the error of that element.
 //   Death:     of a worker costs the element that it was at: WorkerDied with its index.
-template <class Source, class R, bool as_results>
+template <class Source, bool as_results>
 class [[nodiscard]] LazyResults {
+  using R = typename Source::Result;
+
  public:
   using Element = std::conditional_t<as_results, Result<R>, R>;
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "brood/continuation.hpp"
-#include "brood/detail/map_job.hpp"
+#include "brood/detail/map_call.hpp"
 #include "brood/result.hpp"
 
 namespace brood {
@@ -97,10 +97,11 @@ class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail:
   friend class Pool;
   friend struct detail::FutureAccess;
 
-  MapFuture(std::unique_ptr<detail::MapHandle<R>> call, detail::DeadlineNs limit)
-      : call_(std::move(call)), limit_(limit) {}
+  template <class... Call>
+  explicit MapFuture(detail::DeadlineNs limit, Call&&... call)
+      : call_(std::make_unique<detail::MapCall<R>>(std::forward<Call>(call)...)), limit_(limit) {}
 
-  [[nodiscard]] detail::MapHandle<R>& call() const {
+  [[nodiscard]] detail::MapCall<R>& call() const {
     if (call_ == nullptr) {
       throw Error("brood: get() was already called, or this future is empty or moved from");
     }
@@ -138,7 +139,7 @@ class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail:
     one_less();
   }
 
-  std::unique_ptr<detail::MapHandle<R>> call_;
+  std::unique_ptr<detail::MapCall<R>> call_;
   detail::DeadlineNs limit_ = detail::kNoDeadline;
 };
 

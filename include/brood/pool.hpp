@@ -16,6 +16,7 @@
 
 #include "brood/cpu_count.hpp"
 #include "brood/detail/call_job.hpp"
+#include "brood/detail/map_call.hpp"
 #include "brood/detail/map_job.hpp"
 #include "brood/future.hpp"
 #include "brood/imap.hpp"
@@ -298,28 +299,27 @@ class Pool {
 
   template <class How, class F, class Range>
   auto mapped(F& f, Range&& range, const MapOptions& options) {
-    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
-    return detail::MapCall<Job>(shared_core(), f, options.chunk_size, range, options.progress);
+    using Job = detail::MapJobOf<How, F, Range>;
+    return detail::MapCall(Job(), shared_core(), f, range, options.chunk_size, options.progress);
   }
 
   template <class How, class F, class Range>
   auto promised(F& f, Range&& range, const MapOptions& options) {
-    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<Range>, How>;
+    using Job = detail::MapJobOf<How, F, Range>;
+    using R = typename Job::Result;
     const detail::DeadlineNs limit = deadline_of(options);
-    return MapFuture<typename Job::Result>(
-        std::make_unique<detail::MapCall<Job>>(shared_core(), f, options.chunk_size, range), limit);
+    return MapFuture<R>(limit, Job(), shared_core(), f, range, options.chunk_size);
   }
 
   template <bool as_results, bool ordered, class F, class Range>
   auto lazily(F& f, Range&& range, const MapOptions& options) {
     using View = std::views::all_t<Range>;
-    using Job = detail::MapJob<std::decay_t<F>, std::ranges::range_reference_t<View>>;
-    using Source = detail::LazyMap<Job, View, ordered>;
+    using Job = detail::MapJobOf<detail::AsOne, F, View>;
     static_assert(as_results || !std::is_void_v<typename Job::Result>,
                   "brood: imap() of a function without a result: take imap_results() or map()");
-    return LazyResults<Source, typename Job::Result, as_results>(
-        Source(shared_core(), f, std::views::all(std::forward<Range>(range)), options.chunk_size,
-               options.timeout));
+    const detail::LazyOptions how{ordered, options.chunk_size, options.timeout};
+    return LazyResults<detail::LazyMap<Job, View>, as_results>(
+        {shared_core(), f, std::views::all(std::forward<Range>(range)), how});
   }
 
   void end() noexcept;

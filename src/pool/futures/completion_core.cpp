@@ -22,11 +22,8 @@ namespace brood::detail {
 
 namespace {
 
-constexpr std::int64_t kMs = 1'000'000;
-// A sleeper looks up so often: who would wake it may itself be gone.
-constexpr std::int64_t kLookUpNs = 200 * kMs;
 // After so long nothing of what was told is trusted; the next time after twice as long.
-constexpr std::int64_t kFirstDoubtNs = 1000 * kMs;
+constexpr std::int64_t kFirstDoubtNs = 1'000'000'000;
 
 class Collector final : public CompletionCore, private CompletionSink {
  public:
@@ -311,7 +308,7 @@ class Collector final : public CompletionCore, private CompletionSink {
         for (const auto& [core, source] : *sleep.cores) source->look_at_all(true);
         if (const auto tag = take_now()) return tag;
       }
-      start::futex_wait_any_serving_signals(sleep.words, std::min(deadline, now + kLookUpNs));
+      start::futex_wait_any_serving_signals(sleep.words, std::min(deadline, now + sys::kLookUpNs));
     }
   }
 

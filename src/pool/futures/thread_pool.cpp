@@ -2,12 +2,9 @@
 #include "brood/thread_pool.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <condition_variable>
-#include <cstring>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <stop_token>
@@ -17,11 +14,11 @@
 #include <vector>
 
 #include "brood/detail/completion.hpp"
+#include "pool/futures/thread_task.hpp"
 #include "pool/protocol/stop.hpp"
 #include "start/waits.hpp"
 #include "sys/clock.hpp"
 #include "sys/event_fd.hpp"
-#include "sys/fd.hpp"
 #include "sys/identity.hpp"
 #include "sys/process.hpp"
 #include "sys/signals.hpp"
@@ -31,6 +28,12 @@ namespace brood {
 
 namespace pool {
 constinit thread_local const std::atomic<bool>* stop_of_thread = nullptr;
+
+namespace {
+
+constinit thread_local ThreadTask* task_of_thread = nullptr;
+
+}  // namespace
 }  // namespace pool
 
 namespace {
@@ -40,110 +43,10 @@ using detail::TaskDraft;
 using detail::TaskReply;
 using detail::TaskSpec;
 using detail::TaskTicket;
-
-// What a task or element came to.
-struct Outcome {
-  std::vector<std::byte> bytes;
-  std::exception_ptr error;
-  bool has_value = false;
-};
-
-struct Watcher {
-  detail::CompletionSink* sink;
-  std::uint32_t slot;
-};
-
-struct ThreadTask {
-  std::uint32_t generation = 0;
-  TaskSpec spec;
-  std::vector<std::max_align_t> arguments;
-  detail::TaskBaggage baggage;
-  std::vector<Outcome> outcomes;  // one, or one an element
-  std::vector<detail::ObjectHandle> kept;
-  std::atomic<std::uint32_t> progress{0};
-  std::int64_t busy_us = 0;
-  std::uint32_t ended = 0;  // waiters sleep on it
-  std::atomic<bool> is_taken{false};
-  std::atomic<bool> is_cancelled{false};  // only outcomes below `progress` are to be looked at
-  std::mutex stop_mutex;                  // guards the next
-  sys::Fd stop;                           // an event, set when it is cancelled
-
-  void cancel() noexcept {
-    const std::lock_guard lock(stop_mutex);
-    is_cancelled.store(true);
-    if (stop) sys::set_event(stop.get());
-  }
-  int stop_fd() {
-    const std::lock_guard lock(stop_mutex);
-    if (!stop) {
-      stop = sys::Fd(static_cast<int>(sys::require(sys::open_event(), "opening stop_fd()")));
-      if (is_cancelled.load()) sys::set_event(stop.get());
-    }
-    return stop.get();
-  }
-  bool is_released = false;
-  std::vector<Watcher> watchers;
-  sys::Fd door;
-
-  [[nodiscard]] bool has_ended() const noexcept {
-    return std::atomic_ref(const_cast<std::uint32_t&>(ended)).load(std::memory_order_acquire) != 0;
-  }
-};
-
-constinit thread_local ThreadTask* task_of_thread = nullptr;
-
-// What thunks see of a task that runs in a thread.
-class ThreadFrame final : public detail::TaskFrame {
- public:
-  using Bound = std::unordered_map<std::uint64_t, std::shared_ptr<const void>>;
-  using BoundBytes = std::function<std::span<const std::byte>(std::uint64_t)>;
-  ThreadFrame(ThreadTask& task, Bound& bound, const BoundBytes& bytes) noexcept
-      : task_(task), bound_(bound), bytes_(bytes) {}
-
-  [[nodiscard]] std::span<const std::byte> arguments() const noexcept override {
-    return std::as_bytes(std::span(task_.arguments)).first(task_.spec.argument_bytes);
-  }
-  void enter_user_code() noexcept override {}
-  void leave_user_code() noexcept override {}
-  std::span<std::byte> reply(std::size_t bytes, bool /*has_handles*/) override {
-    return room(task_.outcomes[0], bytes);
-  }
-  void keep_for_caller(std::span<const detail::ObjectHandle> handles) override {
-    task_.kept.insert(task_.kept.end(), handles.begin(), handles.end());
-  }
-  [[nodiscard]] std::uint32_t count() const noexcept override { return task_.spec.elements; }
-  [[nodiscard]] std::uint32_t first() const noexcept override { return 0; }
-  std::span<std::byte> reply_element(std::uint32_t index, std::size_t bytes,
-                                     bool in_cell) override {
-    // In a cell, the value is followed by what fills it.
-    const std::size_t size = in_cell ? std::max<std::size_t>(bytes, task_.spec.cell_bytes) : bytes;
-    return room(task_.outcomes[index], size).first(bytes);
-  }
-  void fail_element(std::uint32_t index) noexcept override {
-    task_.outcomes[index].has_value = false;
-    task_.outcomes[index].error = std::current_exception();
-  }
-  detail::ElementEnd finish_element(std::uint32_t index) noexcept override {
-    if (task_.is_cancelled.load()) return detail::ElementEnd::stop;
-    task_.progress.store(index + 1, std::memory_order_release);
-    return detail::ElementEnd::next;
-  }
-  [[nodiscard]] std::span<const std::byte> bound_bytes(std::uint64_t block) const override {
-    return bytes_(block);
-  }
-  std::shared_ptr<const void>& bound_cache(std::uint64_t id) override { return bound_[id]; }
-
- private:
-  static std::span<std::byte> room(Outcome& outcome, std::size_t bytes) {
-    outcome.bytes.resize(bytes);
-    outcome.has_value = true;
-    return outcome.bytes;
-  }
-
-  ThreadTask& task_;
-  Bound& bound_;
-  const BoundBytes& bytes_;
-};
+using pool::Outcome;
+using pool::ThreadFrame;
+using pool::ThreadTask;
+using pool::Watcher;
 
 // Threads, Blocking, Ownership, Errors: see ThreadPool and PoolCore. Death: all is private memory.
 class ThreadCore final : public detail::PoolCore, private detail::CompletionSource {
@@ -498,7 +401,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
     };
     ThreadFrame frame(task, bound, bytes);
     pool::stop_of_thread = &task.is_cancelled;
-    task_of_thread = &task;
+    pool::task_of_thread = &task;
     try {
       detail::find_thunk(task.spec.thunk).run(frame);
     } catch (...) {
@@ -509,6 +412,7 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
       }
     }
     pool::stop_of_thread = nullptr;
+    pool::task_of_thread = nullptr;
     task.busy_us = std::max<std::int64_t>((sys::now_ns() - begin) / 1000, 1);
   }
 
@@ -581,21 +485,6 @@ class ThreadCore final : public detail::PoolCore, private detail::CompletionSour
   std::unique_ptr<std::vector<std::thread>> threads_ = std::make_unique<std::vector<std::thread>>();
 };
 
-// A forked child begins without one, and leaves alone what it inherited: still reachable, so that
-// it is no leak.
-struct TheDefaultPool {
-  std::mutex mutex;
-  std::uint64_t token = 0;
-  std::unique_ptr<Pool> pool;
-
-  ~TheDefaultPool() {
-    if (token != sys::process_token()) leave_alone();
-  }
-  void leave_alone() noexcept { inherited = pool.release(); }
-
-  static inline const Pool* volatile inherited = nullptr;
-};
-
 }  // namespace
 
 int pool::stop_fd_of_thread() { return task_of_thread->stop_fd(); }
@@ -604,16 +493,5 @@ ThreadPool::ThreadPool(std::size_t workers)
     : Pool(OfAnotherKind{}, std::make_shared<ThreadCore>(workers)) {}
 
 void ThreadPool::post(Posted job) { static_cast<ThreadCore&>(core()).post(std::move(job)); }
-
-Pool& default_pool() {
-  static TheDefaultPool mine;
-  const std::lock_guard lock(mine.mutex);
-  if (mine.pool == nullptr || mine.token != sys::process_token()) {
-    mine.leave_alone();
-    mine.pool = std::make_unique<Pool>();
-    mine.token = sys::process_token();
-  }
-  return *mine.pool;
-}
 
 }  // namespace brood
