@@ -14,10 +14,6 @@
 
 namespace brood::shared {
 
-// A sleeper looks up so often: the warden, who would wake it after a death, may itself be gone, and
-// so may whoever was to wake it.
-inline constexpr std::int64_t kLookUpNs = 200'000'000;
-
 // Throws FamilyBroken if nobody would wake us any more after a death.
 void require_warden();
 
@@ -54,7 +50,7 @@ bool wait_until(shm::Bell& bell, detail::DeadlineNs deadline, start::LookTime* l
       return is_done;
     }
     require_warden();
-    start::futex_wait_serving_signals(&bell.word, value, std::min(deadline, now + kLookUpNs));
+    start::futex_wait_serving_signals(&bell.word, value, std::min(deadline, now + sys::kLookUpNs));
   }
 }
 

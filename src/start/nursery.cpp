@@ -29,9 +29,6 @@ namespace {
 using warden::LineMessage;
 using warden::LineNews;
 
-// How often it is looked whether the warden, which would tell, is there at all.
-constexpr std::int64_t kLookUpNs = 200'000'000;
-
 Certificate certify(const BirthOrder& order, detail::SentCall call) {
   Certificate certificate;
   certificate.name = order.name;
@@ -85,7 +82,7 @@ void send_passport(const sys::Fd& line, const Certificate& certificate, const Bi
 std::optional<LineMessage> read_news(const sys::Fd& line, sys::Fd& pidfd, std::int64_t deadline_ns,
                                      int child = -1) {
   for (;;) {
-    const std::int64_t look = std::min(deadline_ns, sys::now_ns() + kLookUpNs);
+    const std::int64_t look = std::min(deadline_ns, sys::now_ns() + sys::kLookUpNs);
     const int readable = sys::becomes_readable(line.get(), look);
     if (readable == 1) {
       LineMessage message;

@@ -11,13 +11,6 @@
 
 namespace brood::start {
 
-namespace {
-
-// Where the system refuses what would wake us, we look up by ourselves.
-constexpr std::int64_t kLookUpNs = 200'000'000;
-
-}  // namespace
-
 Sleeper::~Sleeper() {
   if (bell_ != nullptr) sys::SignalInbox::give_back(bell_);
 }
@@ -33,7 +26,7 @@ int Sleeper::sleep(std::span<sys::PollEntry> entries, std::int64_t deadline_ns,
   own = {};
   if (bell_ != nullptr) own.fd = bell_->fd.load();
   const bool deaf = inbox_ != nullptr && bell_ == nullptr;
-  const std::int64_t look_up_ns = deaf ? sys::now_ns() + kLookUpNs : sys::kForever;
+  const std::int64_t look_up_ns = deaf ? sys::now_ns() + sys::kLookUpNs : sys::kForever;
   const int seen = sys::poll(entries, std::min(deadline_ns, look_up_ns), mask);
   if (seen == 0 && look_up_ns < deadline_ns) return -EINTR;
   if (seen <= 0 || own.seen == 0) return seen;
@@ -54,8 +47,9 @@ int poll_serving_signals(std::span<sys::PollEntry> entries, std::int64_t deadlin
   for (;;) {
     sleeper.prepare();
     serve_signals();
-    const std::int64_t until_ns =
-        bury_unheard_children() ? std::min(deadline_ns, sys::now_ns() + kLookUpNs) : deadline_ns;
+    const std::int64_t until_ns = bury_unheard_children()
+                                      ? std::min(deadline_ns, sys::now_ns() + sys::kLookUpNs)
+                                      : deadline_ns;
     const int seen = sleeper.sleep(entries, until_ns);
     const bool looks_up = seen == 0 && until_ns != deadline_ns;
     if (seen != -EINTR && !looks_up) return seen;
@@ -68,7 +62,7 @@ int has_ended_serving_signals(int pidfd, std::int64_t deadline_ns) {
   while (seen == -EINVAL) {
     // The kernel refuses to poll under the present limit on descriptors.
     serve_signals();
-    const std::int64_t look_up_ns = std::min(deadline_ns, sys::now_ns() + kLookUpNs);
+    const std::int64_t look_up_ns = std::min(deadline_ns, sys::now_ns() + sys::kLookUpNs);
     const int ended = sys::has_ended(pidfd, look_up_ns);
     if (ended != 0 || look_up_ns == deadline_ns) return ended;
   }
@@ -89,7 +83,7 @@ void futex_wait_serving_signals(const void* word, std::uint32_t expected,
       {{static_cast<const sys::FutexWord*>(word), expected}, {&inbox->count(), count}}};
   const int result = sys::futex_wait_any(words, deadline_ns);
   if (result >= 0 || result == -EAGAIN || result == -EINTR || result == -ETIMEDOUT) return;
-  sys::futex_wait(word, expected, std::min(deadline_ns, sys::now_ns() + kLookUpNs));
+  sys::futex_wait(word, expected, std::min(deadline_ns, sys::now_ns() + sys::kLookUpNs));
 }
 
 void futex_wait_any_serving_signals(std::span<sys::FutexWaiter> words, std::int64_t deadline_ns) {

@@ -8,6 +8,9 @@ namespace brood::sys {
 // CLOCK_MONOTONIC in nanoseconds; the clock of std::chrono::steady_clock.
 std::int64_t now_ns() noexcept;
 
+// Who sleeps until another process wakes it looks up so often by itself: the other may be gone.
+inline constexpr std::int64_t kLookUpNs = 200'000'000;
+
 // Lets another runnable process have this processor.
 void yield() noexcept;
 

@@ -18,8 +18,6 @@ namespace brood::warden {
 
 namespace {
 
-// How often it is looked whether the warden, which would answer, is there at all.
-constexpr std::int64_t kLookUpNs = 200'000'000;
 constexpr std::int64_t kPauseNs = 1'000'000;
 // How many names are looked at whenever one is made: more than one, so that those that others
 // removed can't pile up.
@@ -156,7 +154,7 @@ namespace {
 // What the warden answered, or why it could not be read; -EPIPE: it is gone.
 int await_answer(const ObjectSpace& family, const sys::Fd& line) noexcept {
   for (;;) {
-    const int readable = sys::becomes_readable(line.get(), sys::now_ns() + kLookUpNs);
+    const int readable = sys::becomes_readable(line.get(), sys::now_ns() + sys::kLookUpNs);
     // Also if the system refuses to wait: the answer comes all the same.
     if (readable != 0) {
       NameAnswer answer;

@@ -53,7 +53,7 @@ bool OutcomeWait::sleep_until(TaskTicket task, DeadlineNs deadline) {
       doubt_ns = now + patience_ns;
     }
     start::futex_wait_serving_signals(sleeping_half(state), *half,
-                                      std::min(deadline, now + kLookUpNs));
+                                      std::min(deadline, now + sys::kLookUpNs));
     if (has_ended(view_, task)) return true;
     // It was left to workers that don't come, and the supervisor does not look out either: it may
     // be stopped, too.

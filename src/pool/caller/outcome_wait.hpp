@@ -17,9 +17,6 @@
 
 namespace brood::pool {
 
-// A sleeper looks up so often: the supervisor, who wakes it, may itself be gone.
-inline constexpr std::int64_t kLookUpNs = 200'000'000;
-
 // Threads: any; they share what they learn of how long to look. Blocking: wait(). Ownership: none;
 // what it is given must outlive it. Errors: PoolClosed, BrokenPool, FamilyBroken, where the outcome
 // will never come; BrokenPool for a record that was overwritten.
