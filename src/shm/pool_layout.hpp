@@ -416,8 +416,8 @@ inline constexpr std::uint32_t kRetryRingLog = 12;
 //            <----- finds work itself -            <----------- is there --------------
 //
 //   A worker whose tasks have lately been short says itself that it is coming, while it runs them.
-//   That may turn out wrong, as may a worker be stopped when it was to come: who relies on it has
-//   the supervisor look whether the work gets done (lookout_wanted).
+//   That may turn out wrong, as may a worker be stopped when it was to come, or while it looks: who
+//   relies on any of them has the supervisor look whether the work gets done (lookout_wanted).
 inline constexpr std::size_t kIdleSlots = 32;  // of a word
 inline constexpr std::size_t kIdleWords = kMaxSlots / kIdleSlots;
 struct IdleBits {
@@ -449,6 +449,14 @@ inline constexpr std::uint32_t kCompletionRingLog = 16;
 inline constexpr std::size_t kLatencySteps = 160;
 using LatencyCounts = std::array<sys::Atomic<std::uint64_t>, kLatencySteps>;
 
+// How soon the supervisor is to look whether the tasks that wait get taken; the stronger wish
+// holds.
+enum class LookoutWish : std::uint32_t {
+  none = 0,
+  later = 1,  // somebody was woken for them, or looks
+  soon = 2,   // they were left to workers that were coming
+};
+
 struct SharedHeader {
   sys::FutexWord control;  // counts calls for the supervisor, which sleeps on it
   // 1: an arena was used since the supervisor last found nothing to give back.
@@ -458,8 +466,7 @@ struct SharedHeader {
   sys::FutexWord room_wanted;
   // 1: workers may be at work, so that the supervisor looks at their memory from time to time.
   sys::Atomic<std::uint32_t> watch_wanted;
-  // 1: work was left to workers that were coming, so that the supervisor looks whether they do.
-  sys::Atomic<std::uint32_t> lookout_wanted;
+  sys::Atomic<LookoutWish> lookout_wanted;
   alignas(64) std::array<sys::Atomic<std::uint64_t>, kPriorities> head_hints;
   sys::Atomic<std::uint64_t> retry_head_hint;
   alignas(64) std::array<IdleBits, kIdleWords> idle;

@@ -92,6 +92,23 @@ TEST_P(ManyWorkersTest, AStoppedWorkerHoldsUpNoTaskButItsOwn) {
   }
 }
 
+TEST_P(ManyWorkersTest, WhoIsStoppedBeforeItComesKeepsNoTaskThatNobodyWaitsFor) {
+  Pool pool(with(3));
+  const Barrier barrier(3);
+  std::vector<Future<pid_t>> pids;
+  for (int i = 0; i < 3; ++i) pids.push_back(pool.submit(pid_at, barrier));
+  for (Future<pid_t>& future : pids) {
+    const pid_t pid = future.get();
+    ASSERT_TRUE(stop_and_see(pid));
+    // Two in turn: the second finds the other one as it is after the first.
+    for (int i = 0; i < 2; ++i) {
+      const Future<int> next = pool.submit(own_pid);
+      EXPECT_TRUE(wait_until([&] { return next.ready(); })) << "others sleep";
+    }
+    kill(pid, SIGCONT);
+  }
+}
+
 // The one that is woken for the task before may be the stopped one: so each of them is in its turn.
 TEST_P(ManyWorkersTest, AStoppedWorkerKeepsNobodyWaitingForRoom) {
   PoolOptions options = with(2);

@@ -59,6 +59,7 @@ void PoolScene::submit(std::uint32_t index, std::uint32_t retries) {
   pool::publish_task(view_.state(index), generation);
   ring_.push({index, generation});
   pool::call_worker(view_, idle_, *waiting_);
+  if (looked_out_for_) pool::look_out_later(view_);
 }
 
 bool PoolScene::get(Scene& scene, std::uint32_t index) {
@@ -106,6 +107,12 @@ void PoolScene::work(Scene& scene, int number, Idle how) {
       search.sleep(shm::WorkerRole::active);
     }
   }
+}
+
+void PoolScene::be_stopped(int number, Idle how) {
+  const std::uint16_t slot = worker(number).slot;
+  if (how == Idle::asleep) return idle_.start_sleeping(slot);
+  static_cast<void>(idle_.start_looking(slot, kSlots));
 }
 
 void PoolScene::stop_at_a_task(int number) {
@@ -195,7 +202,9 @@ void PoolScene::look_out() {
   std::int64_t now = 1;
   for (;;) {
     const std::uint32_t calls = control.load(std::memory_order_acquire);
-    lookout.look(idle_, waiting, now);
+    if (lookout.look(idle_, waiting, now)) {
+      for (int number = 0; number < kSlots; ++number) idle_.ring(worker(number).slot);
+    }
     if (lookout.next_look_ns() == sys::kForever) {
       sys::futex_wait(&control, calls, sys::kForever);
     } else {

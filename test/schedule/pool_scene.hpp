@@ -41,6 +41,8 @@ class PoolScene {
   enum class Idle { asleep, looking };
   // Workers: take tasks until they are told to leave.
   void work(Scene& scene, int number, Idle how);
+  // One that is stopped as it sleeps or looks for work, and never goes on.
+  void be_stopped(int number, Idle how);
   // One that stops at its task, as in the midst of a chunk, until it is told to leave; and the
   // supervisor that gives the task to another.
   void stop_at_a_task(int number);
@@ -59,7 +61,10 @@ class PoolScene {
   void let_leave(int number);
   // As a worker might that has lost its way.
   void scribble_idle_bits();
-  // The supervisor, as it looks whether workers that were coming do.
+  // From now on somebody is in look_out(); until then nobody asks for that, except where work is
+  // left to those who come.
+  void let_look_out() { looked_out_for_ = true; }
+  // The supervisor, as it looks whether the workers come that are to.
   void look_out();
 
   [[nodiscard]] int runs(std::uint32_t index) const { return runs_[index]; }
@@ -79,6 +84,7 @@ class PoolScene {
   int meeting_ = 0;
   int processors_ = 2;
   bool brisk_ = false;
+  bool looked_out_for_ = false;
   sys::Atomic<int> present_{0};
 };
 

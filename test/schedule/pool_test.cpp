@@ -51,6 +51,7 @@ Body meeting_of_the_brisk(Idle how) {
   return [=](Scene& scene) {
     PoolScene pool;
     pool.let_be_brisk();
+    pool.let_look_out();
     pool.let_meet(kSlots);
     for (int number = 0; number < kSlots; ++number) {
       scene.server("worker", [&, number] { pool.work(scene, number, how); });
@@ -59,6 +60,24 @@ Body meeting_of_the_brisk(Idle how) {
     scene.actor("caller", [&] {
       for (std::uint32_t task = 0; task < kSlots; ++task) pool.submit(task);
       for (std::uint32_t task = 0; task < kSlots; ++task) (void)pool.get(scene, task);
+    });
+    scene.play();
+  };
+}
+
+// Who was to take the task is stopped.
+Body one_is_stopped(Idle how) {
+  return [=](Scene& scene) {
+    PoolScene pool;
+    pool.let_look_out();
+    scene.server("stopped", [&] { pool.be_stopped(0, how); });
+    scene.server("worker", [&] { pool.work(scene, 1, Idle::asleep); });
+    scene.server("supervisor", [&] { pool.look_out(); });
+    scene.actor("caller", [&] {
+      for (std::uint32_t task = 0; task < 2; ++task) {
+        pool.submit(task);
+        (void)pool.get(scene, task);
+      }
     });
     scene.play();
   };
@@ -123,6 +142,7 @@ Body meeting_later(Idle how, Pace pace = Pace::unknown) {
     PoolScene pool;
     if (pace == Pace::brisk) {
       pool.let_be_brisk();
+      pool.let_look_out();
       scene.server("supervisor", [&] { pool.look_out(); });
     }
     for (int number = 0; number < kSlots; ++number) {
@@ -304,6 +324,10 @@ TEST(PoolScheduleTest, WorkLeftToAWorkerThatDoesNotComeIsDoneByAnother) {
   expect_right_by_seed("two tasks, and two that meet, workers that are said to come",
                        meeting_later(Idle::asleep, Pace::brisk), 1);
 }
+TEST(PoolScheduleTest, WorkForAWorkerThatIsStoppedIsDoneByAnother) {
+  expect_right_by_seed("two tasks, a worker is stopped asleep", one_is_stopped(Idle::asleep), 1);
+  expect_right_by_seed("two tasks, a worker is stopped looking", one_is_stopped(Idle::looking), 1);
+}
 TEST(PoolScheduleTest, ADrainedPoolEnds) {
   expect_right_by_seed("one task, the pool drains", draining(1, 1), 1);
   expect_right_by_seed("two tasks, two workers, the pool drains", draining(2, 2), 1);
@@ -405,7 +429,10 @@ TEST(PoolScheduleTest, EachBreakIsNoticed) {
 TEST(PoolScheduleTest, EachBreakOfTheLookoutIsNoticed) {
   expect_breaks_noticed(
       "looking out", {"lookout.cpp"},
-      {meeting_of_the_brisk(Idle::asleep), meeting_later(Idle::asleep, Pace::brisk)}, {}, 100'000);
+      {meeting_of_the_brisk(Idle::asleep), meeting_later(Idle::asleep, Pace::brisk),
+       one_is_stopped(Idle::asleep), one_is_stopped(Idle::looking)},
+      {{"lookout.cpp", "wanted.compare_exchange_strong", Damage::tear, "later is not never"}},
+      40'000);
 }
 
 }  // namespace

@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "pool/protocol/admission.hpp"
+#include "pool/protocol/dormancy.hpp"
 #include "pool/protocol/lookout.hpp"
 #include "pool/protocol/ring.hpp"
 #include "pool/protocol/task.hpp"
@@ -131,7 +133,7 @@ class LookoutTest : public IdleTest {
     idle_.start_coming(slot_of(worker));
   }
   std::size_t look() {
-    lookout_.look(idle_, waiting_, now_ += kLookNs);
+    all_are_to_be_rung_ = lookout_.look(idle_, waiting_, now_ += kLookNs);
     return idle_.count_sleeping();
   }
 
@@ -141,6 +143,7 @@ class LookoutTest : public IdleTest {
   WaitingTasks waiting_{view_, std::nullopt};
   Lookout lookout_{view_};
   std::int64_t now_ = 0;
+  bool all_are_to_be_rung_ = false;
   std::uint32_t submitted_ = 0;
   std::uint32_t taken_ = 0;
 };
@@ -173,6 +176,89 @@ TEST_F(LookoutTest, NoneIsWokenBesideThoseWhoGetOnWithShortTasks) {
     }
     EXPECT_GE(look() + 1, asleep) << "for the caller's processor";
   }
+}
+
+// Who is woken, or looks, may be stopped before it comes.
+class LookoutLaterTest : public LookoutTest {
+ protected:
+  static constexpr std::int64_t kLaterNs = sys::kLookUpNs;
+
+  void submit_one() {
+    submit(1);
+    look_out_later(view_);
+  }
+  std::size_t look_after(std::int64_t ns) {
+    now_ += ns - kLookNs;
+    return look();
+  }
+};
+
+TEST_F(LookoutLaterTest, AnotherIsWokenForWhatHasNotBeenTakenByThen) {
+  all_sleep();
+  submit_one();
+  EXPECT_EQ(look(), kWorkers - 1U);
+  EXPECT_EQ(look_after(kLaterNs - 2 * kLookNs), kWorkers - 1U) << "not yet";
+  EXPECT_EQ(look_after(2 * kLookNs), kWorkers - 2U);
+  // From now on soon, and ever more.
+  std::size_t asleep = kWorkers - 2U;
+  for (int i = 0; i < 3; ++i) EXPECT_LT(look(), std::exchange(asleep, idle_.count_sleeping()));
+}
+
+TEST_F(LookoutLaterTest, WhoSaysThatItLooksIsNotBelievedForLonger) {
+  all_sleep();
+  idle_.stop_sleeping(slot_of(0));
+  ASSERT_TRUE(idle_.start_looking(slot_of(0), 1));
+  publish_task(view_.state(0), kGeneration);
+  ring_.push({submitted_++, kGeneration});
+  call_worker(view_, idle_, waiting_);
+  look_out_later(view_);
+  EXPECT_EQ(look(), kWorkers - 1U) << "nobody else was to be woken";
+  EXPECT_EQ(look_after(kLaterNs), kWorkers - 2U);
+  EXPECT_FALSE(idle_.anyone_looking()) << "or the next task would wait as long";
+}
+
+TEST_F(LookoutLaterTest, NobodyIsWokenForWhatHasComeInTheMeantime) {
+  all_sleep();
+  submit_one();
+  look();
+  for (int i = 0; i < 3; ++i) {
+    idle_.stop_sleeping(slot_of(0));
+    take(0, 1);
+    idle_.start_sleeping(slot_of(0));
+    submit_one();
+    EXPECT_EQ(look_after(kLaterNs), kWorkers - 1U);
+  }
+  EXPECT_NE(lookout_.next_look_ns(), sys::kForever);
+}
+
+// Who has taken a sleeper's bit may be stopped before it rings.
+TEST_F(LookoutLaterTest, AllAreRungIfNobodySleepsAndYetNothingIsTaken) {
+  submit_one();
+  look();
+  EXPECT_FALSE(all_are_to_be_rung_);
+  look_after(kLaterNs);
+  EXPECT_TRUE(all_are_to_be_rung_);
+  submit_one();
+  look();
+  take(0, 2);
+  look_after(kLaterNs);
+  EXPECT_FALSE(all_are_to_be_rung_);
+}
+
+TEST_F(LookoutLaterTest, ItEndsWhenAllHasBeenTakenAndBeginsWithTheNextTask) {
+  all_sleep();
+  submit_one();
+  look();
+  const std::uint32_t calls = view_.shared().control.load();
+  submit_one();
+  EXPECT_EQ(view_.shared().control.load(), calls) << "one call is enough";
+  take(0, 2);
+  look_after(kLaterNs);
+  EXPECT_EQ(lookout_.next_look_ns(), sys::kForever);
+  submit_one();
+  EXPECT_NE(view_.shared().control.load(), calls);
+  look();
+  EXPECT_NE(lookout_.next_look_ns(), sys::kForever);
 }
 
 // ---- pace

@@ -54,7 +54,6 @@ using detail::TaskDraft;
 using detail::TaskReply;
 using detail::TaskSpec;
 using detail::TaskTicket;
-using pool::kLookUpNs;
 using pool::PoolView;
 using shm::PoolCondition;
 using shm::PoolOrder;
@@ -148,7 +147,7 @@ class PoolCaller final : public detail::PoolCore {
       if (stop.stop_requested()) continue;
       // Whoever was to take one of those that wait may have been stopped; see OutcomeWait.
       pool::call_one(view_, idle_);
-      const std::int64_t look_up = now + kLookUpNs;
+      const std::int64_t look_up = now + sys::kLookUpNs;
       start::futex_wait_serving_signals(&wanted, 1, std::min(end, look_up));
       if (waiting_->take_place()) return Place::taken;
       if (sys::now_ns() >= look_up) idle_.wake_one();
@@ -174,6 +173,7 @@ class PoolCaller final : public detail::PoolCore {
     }
     if (deadline != detail::kNoDeadline) watch_deadline(task, deadline);
     pool::call_worker(view_, idle_, *waiting_);
+    pool::look_out_later(view_);
     return task;
   }
 

@@ -18,7 +18,8 @@ namespace brood::pool {
 // are empty; the supervisor counts a place as empty, then looks at the rings; a worker that leaves
 // looks at the rings last (all seq_cst). So the supervisor sees the task, or is called.
 
-// The caller's: has somebody come to the task that it has just put into a ring.
+// The caller's: has somebody come to the task that it has just put into a ring. Who is called, or
+// looks, may be stopped before it comes: look_out_later() is to follow.
 void call_worker(const PoolView& view, IdleWorkers& idle, WaitingTasks& waiting) noexcept;
 // The same for tasks that a worker leaves behind, who may have been called for one of them.
 void call_another(const PoolView& view, IdleWorkers& idle) noexcept;

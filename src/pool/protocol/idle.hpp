@@ -62,6 +62,10 @@ class IdleWorkers {
     stop_sleeping(slot);
   }
 
+  // Who really does will find what there is.
+  void nobody_looks() noexcept {
+    for (std::size_t i = 0; i < words_; ++i) all(i).looking.store(0, std::memory_order_seq_cst);
+  }
   // Clears the bits of slots that nobody has, which only a stray write can have set, and everyone's
   // claim to be looking or coming: who really is will find what there is.
   template <class InUse>
@@ -76,8 +80,8 @@ class IdleWorkers {
         }
       }
       all(i).state.fetch_and(valid, std::memory_order_seq_cst);
-      all(i).looking.store(0, std::memory_order_seq_cst);
     }
+    nobody_looks();
   }
 
   // ---- counting

@@ -3,8 +3,11 @@
 #include <algorithm>
 
 #include "pool/protocol/call.hpp"
+#include "sys/clock.hpp"
 
 namespace brood::pool {
+
+using shm::LookoutWish;
 
 namespace {
 
@@ -13,37 +16,72 @@ constexpr std::int64_t kBetweenLooksNs = 2'000'000;
 // Long beside a task for which waking a worker is not worth while, even on a slow machine.
 constexpr std::int64_t kLongTaskNs = 50'000;
 
-void want_lookout(const PoolView& view) noexcept {
-  sys::Atomic<std::uint32_t>& wanted = view.shared().lookout_wanted;
-  if (wanted.load(std::memory_order_seq_cst) != 0) return;
-  wanted.store(1, std::memory_order_relaxed);
-  call_supervisor(view);
+void want(const PoolView& view, LookoutWish wish) noexcept {
+  sys::Atomic<LookoutWish>& wanted = view.shared().lookout_wanted;
+  LookoutWish before = wanted.load(std::memory_order_seq_cst);
+  while (before < wish) {
+    if (!wanted.compare_exchange_strong(before, wish, std::memory_order_relaxed)) continue;
+    return call_supervisor(view);
+  }
 }
 
 }  // namespace
 
 bool call_one(const PoolView& view, IdleWorkers& idle) noexcept {
   const IdleWorkers::Call call = idle.call_one();
-  if (call == IdleWorkers::Call::left_to_them) want_lookout(view);
+  if (call == IdleWorkers::Call::left_to_them) want(view, LookoutWish::soon);
   return call != IdleWorkers::Call::nobody;
 }
 
-void Lookout::look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept {
-  sys::Atomic<std::uint32_t>& wanted = view_.shared().lookout_wanted;
-  if (wanted.load(std::memory_order_relaxed) == 0) return;
-  const bool first = next_look_ns_ == sys::kForever;
-  if (!first && now < next_look_ns_) return;
-  note_who_comes(idle, first);
-  wanted.store(0, std::memory_order_seq_cst);
+void look_out_later(const PoolView& view) noexcept { want(view, LookoutWish::later); }
+
+bool Lookout::look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept {
+  sys::Atomic<LookoutWish>& wanted = view_.shared().lookout_wanted;
+  const LookoutWish wish = wanted.load(std::memory_order_relaxed);
+  if (wish == LookoutWish::none) return false;
+  const bool at_once = wish != LookoutWish::later && !is_at_it_;
+  if (!at_once && next_look_ns_ == sys::kForever) begin_later(idle, waiting, now);
+  if (!at_once && now < next_look_ns_) return false;
+  note_who_comes(idle, at_once);
+  wanted.store(LookoutWish::none, std::memory_order_seq_cst);
   const WaitingTasks::Change change = waiting.change();
   if (change.count == 0 || idle.count_sleeping() == 0) {
-    next_look_ns_ = sys::kForever;
-    return;
+    rest();
+    return !at_once && change.any_left;
   }
-  wanted.store(1, std::memory_order_relaxed);
-  call(idle, change, first ? 0 : now - last_look_ns_);
+  if (!at_once && !is_at_it_ && !change.any_left) {
+    go_on_later(now);
+    return false;
+  }
+  wanted.store(LookoutWish::soon, std::memory_order_relaxed);
+  if (!at_once && change.any_left) idle.nobody_looks();
+  call(idle, change, at_once ? 0 : now - last_look_ns_);
+  is_at_it_ = true;
   last_look_ns_ = now;
   next_look_ns_ = now + kBetweenLooksNs;
+  return false;
+}
+
+void Lookout::begin_later(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept {
+  note_who_comes(idle, true);
+  static_cast<void>(waiting.change());
+  last_look_ns_ = now;
+  next_look_ns_ = now + sys::kLookUpNs;
+}
+
+// What was there has been taken, and what has come since may be.
+void Lookout::go_on_later(std::int64_t now) noexcept {
+  auto none = LookoutWish::none;
+  // Unless somebody wants more by now.
+  view_.shared().lookout_wanted.compare_exchange_strong(none, LookoutWish::later,
+                                                        std::memory_order_relaxed);
+  last_look_ns_ = now;
+  next_look_ns_ = now + sys::kLookUpNs;
+}
+
+void Lookout::rest() noexcept {
+  is_at_it_ = false;
+  next_look_ns_ = sys::kForever;
 }
 
 // `ns`: since the last look; 0: this is the first.

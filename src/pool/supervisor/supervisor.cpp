@@ -110,7 +110,7 @@ class Supervisor {
       if (!ending_.has_begun()) {
         audit_.run_if_asked();
         seats_.grant_wishes();
-        lookout_.look(idle_, waiting_, now);
+        if (lookout_.look(idle_, waiting_, now)) tenants_.ring(idle_);
         seats_.wake_for_tasks();
         births_.fill_seats(now);
         memory_.look(now);
