@@ -16,7 +16,8 @@ namespace brood {
 // Something that becomes ready: a file descriptor (readable, or at its end), or an object with a
 // descriptor that tells when it is ready, as sentinel() of a Process does. Your own classes take
 // part by a member `int fileno() const`. If that may be readable for a moment longer than the
-// object is ready, add `bool still_ready() const`: while that is false, wait() asks fileno() anew.
+// object is ready, add `bool still_ready() const`: while that is false, wait() asks fileno() anew,
+// without a pause: let the moment be short, or fileno() silence the descriptor.
 //
 //   Threads, Blocking: as the object's.
 //   Ownership: refers to the object, which must stay where it is while this is used.

@@ -1,18 +1,15 @@
 // Operations on the owner table, with a death after each of their instructions. As for the arena,
 // what a death leaves is the table as it is then: a survivor cleans up a copy after every step.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <array>
-#include <cstring>
 #include <functional>
-#include <new>
 #include <ostream>
 #include <string>
 
 #include "shm/owner_table.hpp"
 #include "support/every_instruction.hpp"
-#include "support/stepped_child.hpp"
+#include "support/stepped_pair.hpp"
 
 namespace brood::test {
 namespace {
@@ -35,24 +32,6 @@ struct Table {
   std::array<shm::LifeCell, kSlots> lives;
   [[nodiscard]] OwnerTable view() { return {cells, lives}; }
   void put(std::size_t slot, OwnerWord word) { cells[slot].store(word.pack()); }
-};
-
-// Two tables that children share.
-class Tables {
- public:
-  Tables()
-      : memory_(mmap(nullptr, 2 * sizeof(Table), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                     -1, 0)) {
-    new (memory_) Table[2]{};
-  }
-  ~Tables() { munmap(memory_, 2 * sizeof(Table)); }
-  Tables(const Tables&) = delete;
-  Tables& operator=(const Tables&) = delete;
-  [[nodiscard]] Table& real() { return static_cast<Table*>(memory_)[0]; }
-  [[nodiscard]] Table& copy() { return static_cast<Table*>(memory_)[1]; }
-
- private:
-  void* memory_;
 };
 
 struct Operation {
@@ -150,62 +129,25 @@ void expect_recovered(Table& table) {
   }
 }
 
-class OwnerStepTest : public testing::TestWithParam<Operation> {
+class OwnerStepTest : public testing::TestWithParam<Operation>, protected SteppedPair {
  protected:
-  // All n in one pass, on copies.
-  void watch_every_instruction(EveryInstruction& every) {
-    prepare(GetParam(), tables_.real());
-    const auto judge = [&](long n) {
-      SCOPED_TRACE(every.how_to_repeat(n));
-      std::memcpy(static_cast<void*>(&tables_.copy()), &tables_.real(), sizeof(Table));
-      expect_recovered(tables_.copy());
-      every.count_kill();
-    };
-    judge(0);
-    SteppedChild victim([&] { operate(kVictim); });
-    every.set_length(victim.step_through(path_, judge));
-  }
-
-  // For real; the other stops amid the same operation, and goes on after the first one's death.
-  void kill_beside(EveryInstruction& every, long n, long m) {
-    SCOPED_TRACE(every.how_to_repeat(n) + " BROOD_STEP_BESIDE=" + std::to_string(m));
-    prepare(GetParam(), tables_.real());
-    SteppedChild first([&] { operate(kVictim); });
-    SteppedChild other([&] { operate(kOtherVictim); });
-    other.go(path_, m);
-    first.go(path_, n);
-    first.kill();
-    tables_.real().view().release_claims_of(kVictim);
-    ASSERT_TRUE(other.go_on());
-    other.kill();
-    expect_recovered(tables_.real());
-  }
-
- private:
-  void operate(std::int32_t me) {
+  void prepare() override { test::prepare(GetParam(), tables_.real()); }
+  void operate(Victim who) override {
     const OwnerTable table = tables_.real().view();
     mark();
-    GetParam().run(table, me);
+    GetParam().run(table, who == Victim::first ? kVictim : kOtherVictim);
   }
+  void judge_copy(bool /*fresh*/) override { expect_recovered(tables_.copy_of_real()); }
+  void bury_first() override { tables_.real().view().release_claims_of(kVictim); }
+  void judge() override { expect_recovered(tables_.real()); }
 
-  Tables tables_;
-  Path path_;
-  OnOneProcessor here_;
+ private:
+  RealAndCopy<Table> tables_;
 };
 
 TEST_P(OwnerStepTest, KilledAfterEveryInstruction) {
   EveryInstruction every(GetParam().name, 200ms);
-  if (EveryInstruction::only() >= 0) {
-    kill_beside(every, EveryInstruction::only(), EveryInstruction::beside());
-    return;
-  }
-  watch_every_instruction(every);
-  int pairs = 0;
-  for (; pairs < 1000 && !HasFailure() && !every.time_is_up(); ++pairs) {
-    const long n = every.random_instruction();
-    kill_beside(every, n, every.random_instruction());
-  }
-  every.note(", beside another at " + std::to_string(pairs));
+  sweep(every);
 }
 
 INSTANTIATE_TEST_SUITE_P(, OwnerStepTest, testing::ValuesIn(kOperations), name_of_case<Operation>);

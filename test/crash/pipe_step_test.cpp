@@ -10,7 +10,7 @@
 
 #include "support/every_instruction.hpp"
 #include "support/pipe_bed.hpp"
-#include "support/stepped_child.hpp"
+#include "support/stepped_pair.hpp"
 
 namespace brood::test {
 namespace {
@@ -118,69 +118,35 @@ void expect_recovered(const Operation& operation, PipeBed& bed, std::uint64_t vi
   ASSERT_EQ(bystander->objects.arena().stats().claims_in_progress, 0U);
 }
 
-class PipeStepTest : public testing::TestWithParam<Operation> {
+class PipeStepTest : public testing::TestWithParam<Operation>, protected SteppedPair {
  protected:
-  void watch_every_instruction(EveryInstruction& every) {
-    prepare(GetParam(), bed_);
-    bool is_first = true;
-    const auto judge = [&](long n) {
-      if (HasFatalFailure()) return;
-      SCOPED_TRACE(every.how_to_repeat(n));
-      every.count_kill();
-      // Where nothing has changed, nothing has to be judged anew.
-      if (!is_first && seen_.equals(bed_)) return;
-      is_first = false;
-      seen_.copy_from(bed_);
-      copy_.copy_from(bed_);
-      expect_recovered(GetParam(), copy_, 1);
-    };
-    judge(0);
-    SteppedChild victim([&] { operate(kVictim); });
-    every.set_length(victim.step_through(path_, judge));
-  }
-
-  // For real; another stops amid the same operation, and goes on after the first one's death.
-  void kill_beside(EveryInstruction& every, long n, long m) {
-    SCOPED_TRACE(every.how_to_repeat(n) + " BROOD_STEP_BESIDE=" + std::to_string(m));
-    prepare(GetParam(), bed_);
-    SteppedChild first([&] { operate(kVictim); });
-    SteppedChild other([&] { operate(kOtherVictim); });
-    other.go(path_, m);
-    first.go(path_, n);
-    first.kill();
-    bed_.enter(kWarden, false)->objects.bury(kVictim, channel::bury_in);
-    ASSERT_TRUE(other.go_on());
-    other.kill();
-    expect_recovered(GetParam(), bed_, 2);
-  }
-
- private:
-  void operate(shm::OwnerId me) {
-    const auto user = bed_.enter(me);
+  void prepare() override { test::prepare(GetParam(), bed_); }
+  void operate(Victim who) override {
+    const auto user = bed_.enter(who == Victim::first ? kVictim : kOtherVictim);
     mark();
     GetParam().run(*user);
   }
+  // Where nothing has changed, nothing has to be judged anew.
+  void judge_copy(bool fresh) override {
+    if (!fresh && seen_.equals(bed_)) return;
+    seen_.copy_from(bed_);
+    copy_.copy_from(bed_);
+    expect_recovered(GetParam(), copy_, 1);
+  }
+  void bury_first() override {
+    bed_.enter(kWarden, false)->objects.bury(kVictim, channel::bury_in);
+  }
+  void judge() override { expect_recovered(GetParam(), bed_, 2); }
 
+ private:
   PipeBed bed_;
   PipeBed copy_;
   PipeBed seen_;
-  Path path_;
-  OnOneProcessor here_;
 };
 
 TEST_P(PipeStepTest, KilledAfterEveryInstruction) {
   EveryInstruction every(GetParam().name, 200ms);
-  if (EveryInstruction::only() >= 0) {
-    kill_beside(every, EveryInstruction::only(), EveryInstruction::beside());
-    return;
-  }
-  watch_every_instruction(every);
-  int pairs = 0;
-  for (; pairs < 1000 && !HasFailure() && !every.time_is_up(); ++pairs) {
-    const long n = every.random_instruction();
-    kill_beside(every, n, every.random_instruction());
-  }
-  every.note(", beside another at " + std::to_string(pairs));
+  sweep(every);
 }
 
 INSTANTIATE_TEST_SUITE_P(, PipeStepTest, testing::ValuesIn(kOperations), name_of_case<Operation>);

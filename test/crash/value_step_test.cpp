@@ -1,18 +1,15 @@
 // Operations on a wide value, with a death after each of their instructions: a burial on a copy
 // after every step, and real deaths beside another that stops amid the same operation.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <array>
-#include <cstring>
 #include <functional>
-#include <new>
 #include <ostream>
 #include <string>
 
 #include "shm/wide_value.hpp"
 #include "support/every_instruction.hpp"
-#include "support/stepped_child.hpp"
+#include "support/stepped_pair.hpp"
 
 namespace brood::test {
 namespace {
@@ -32,22 +29,6 @@ constexpr OwnerId kDead{14, 3};
 struct Shared {
   alignas(64) std::array<std::byte, shm::value_body_bytes(sizeof(Words))> body;
   [[nodiscard]] WideValue value() { return {body, sizeof(Words)}; }
-};
-
-// Two values that children share.
-class Values {
- public:
-  Values()
-      : memory_(mmap(nullptr, 2 * sizeof(Shared), PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {}
-  ~Values() { munmap(memory_, 2 * sizeof(Shared)); }
-  Values(const Values&) = delete;
-  Values& operator=(const Values&) = delete;
-  [[nodiscard]] Shared& real() { return static_cast<Shared*>(memory_)[0]; }
-  [[nodiscard]] Shared& copy() { return static_cast<Shared*>(memory_)[1]; }
-
- private:
-  void* memory_;
 };
 
 Words all(std::uint64_t number) { return {number, number, number}; }
@@ -123,61 +104,24 @@ void expect_recovered(Shared& shared) {
   ASSERT_TRUE(value.give_up(kBystander));
 }
 
-class ValueStepTest : public testing::TestWithParam<Operation> {
+class ValueStepTest : public testing::TestWithParam<Operation>, protected SteppedPair {
  protected:
-  // All n in one pass, on copies.
-  void watch_every_instruction(EveryInstruction& every) {
-    prepare(GetParam(), values_.real());
-    const auto judge = [&](long n) {
-      SCOPED_TRACE(every.how_to_repeat(n));
-      std::memcpy(static_cast<void*>(&values_.copy()), &values_.real(), sizeof(Shared));
-      expect_recovered(values_.copy());
-      every.count_kill();
-    };
-    judge(0);
-    SteppedChild victim([&] { operate(kVictim); });
-    every.set_length(victim.step_through(path_, judge));
+  void prepare() override { test::prepare(GetParam(), values_.real()); }
+  void operate(Victim who) override {
+    mark();
+    GetParam().run(values_.real(), who == Victim::first ? kVictim : kOtherVictim);
   }
-
-  // For real; the other stops amid the same operation, and goes on after the first one's death.
-  void kill_beside(EveryInstruction& every, long n, long m) {
-    SCOPED_TRACE(every.how_to_repeat(n) + " BROOD_STEP_BESIDE=" + std::to_string(m));
-    prepare(GetParam(), values_.real());
-    SteppedChild first([&] { operate(kVictim); });
-    SteppedChild other([&] { operate(kOtherVictim); });
-    other.go(path_, m);
-    first.go(path_, n);
-    first.kill();
-    WideValue::bury(values_.real().body, kVictim);
-    ASSERT_TRUE(other.go_on());
-    other.kill();
-    expect_recovered(values_.real());
-  }
+  void judge_copy(bool /*fresh*/) override { expect_recovered(values_.copy_of_real()); }
+  void bury_first() override { WideValue::bury(values_.real().body, kVictim); }
+  void judge() override { expect_recovered(values_.real()); }
 
  private:
-  void operate(OwnerId me) {
-    mark();
-    GetParam().run(values_.real(), me);
-  }
-
-  Values values_;
-  Path path_;
-  OnOneProcessor here_;
+  RealAndCopy<Shared> values_;
 };
 
 TEST_P(ValueStepTest, KilledAfterEveryInstruction) {
   EveryInstruction every(GetParam().name, 100ms);
-  if (EveryInstruction::only() >= 0) {
-    kill_beside(every, EveryInstruction::only(), EveryInstruction::beside());
-    return;
-  }
-  watch_every_instruction(every);
-  int pairs = 0;
-  for (; pairs < 1000 && !HasFailure() && !every.time_is_up(); ++pairs) {
-    const long n = every.random_instruction();
-    kill_beside(every, n, every.random_instruction());
-  }
-  every.note(", beside another at " + std::to_string(pairs));
+  sweep(every);
 }
 
 INSTANTIATE_TEST_SUITE_P(, ValueStepTest, testing::ValuesIn(kOperations), name_of_case<Operation>);
