@@ -245,6 +245,40 @@ TEST_F(LookoutLaterTest, AllAreRungIfNobodySleepsAndYetNothingIsTaken) {
   EXPECT_FALSE(all_are_to_be_rung_);
 }
 
+// Or the task would wait beside an empty place.
+TEST_F(LookoutLaterTest, WhoSaysThatItLooksIsNotBelievedEvenIfNobodySleeps) {
+  ASSERT_TRUE(idle_.start_looking(slot_of(0), 1));
+  submit_one();
+  view_.supervisor().dormant.store(1);
+  look();
+  EXPECT_EQ(count_wanted(view_, idle_, waiting_), 0U);
+  look_after(kLaterNs);
+  EXPECT_EQ(count_wanted(view_, idle_, waiting_), 1U);
+}
+
+TEST_F(LookoutLaterTest, WhatHasComeMeanwhileIsLookedAfterEvenIfNobodySleeps) {
+  submit_one();
+  look();
+  take(0, 1);
+  submit_one();
+  look_after(kLaterNs);
+  EXPECT_FALSE(all_are_to_be_rung_);
+  look_after(kLaterNs);
+  EXPECT_TRUE(all_are_to_be_rung_);
+}
+
+// The supervisor would look all the time.
+TEST_F(LookoutLaterTest, AWishThatSomebodyHasOverwrittenLeavesNoTimeToLook) {
+  submit_one();
+  look();
+  view_.shared().lookout_wanted.store(shm::LookoutWish::none);
+  look_after(kLaterNs);
+  EXPECT_EQ(lookout_.next_look_ns(), sys::kForever);
+  submit_one();
+  look();
+  EXPECT_NE(lookout_.next_look_ns(), sys::kForever);
+}
+
 TEST_F(LookoutLaterTest, ItEndsWhenAllHasBeenTakenAndBeginsWithTheNextTask) {
   all_sleep();
   submit_one();

@@ -38,23 +38,32 @@ void look_out_later(const PoolView& view) noexcept { want(view, LookoutWish::lat
 bool Lookout::look(IdleWorkers& idle, WaitingTasks& waiting, std::int64_t now) noexcept {
   sys::Atomic<LookoutWish>& wanted = view_.shared().lookout_wanted;
   const LookoutWish wish = wanted.load(std::memory_order_relaxed);
-  if (wish == LookoutWish::none) return false;
+  if (wish == LookoutWish::none) {
+    // It was on only if somebody has overwritten the wish: a time that stays past would be one that
+    // the supervisor always has to look at.
+    rest();
+    return false;
+  }
   const bool at_once = wish != LookoutWish::later && !is_at_it_;
   if (!at_once && next_look_ns_ == sys::kForever) begin_later(idle, waiting, now);
   if (!at_once && now < next_look_ns_) return false;
   note_who_comes(idle, at_once);
   wanted.store(LookoutWish::none, std::memory_order_seq_cst);
   const WaitingTasks::Change change = waiting.change();
-  if (change.count == 0 || idle.count_sleeping() == 0) {
+  const bool nobody_sleeps = idle.count_sleeping() == 0;
+  const bool has_waited = !at_once && change.any_left;
+  // Nor is a place left empty for who is said to look.
+  if (has_waited) idle.nobody_looks();
+  if (change.count == 0 || (nobody_sleeps && has_waited)) {
     rest();
-    return !at_once && change.any_left;
+    return has_waited;
   }
-  if (!at_once && !is_at_it_ && !change.any_left) {
+  // Whoever has brought what came since the last look found the wish standing.
+  if (nobody_sleeps || (!at_once && !is_at_it_ && !change.any_left)) {
     go_on_later(now);
     return false;
   }
   wanted.store(LookoutWish::soon, std::memory_order_relaxed);
-  if (!at_once && change.any_left) idle.nobody_looks();
   call(idle, change, at_once ? 0 : now - last_look_ns_);
   is_at_it_ = true;
   last_look_ns_ = now;
@@ -75,6 +84,7 @@ void Lookout::go_on_later(std::int64_t now) noexcept {
   // Unless somebody wants more by now.
   view_.shared().lookout_wanted.compare_exchange_strong(none, LookoutWish::later,
                                                         std::memory_order_relaxed);
+  is_at_it_ = false;
   last_look_ns_ = now;
   next_look_ns_ = now + sys::kLookUpNs;
 }
