@@ -76,7 +76,7 @@ class ProgressMeter {
   std::size_t total_;
   std::uint64_t deaths_before_;
   std::int64_t begin_ns_;
-  std::int64_t next_ns_;
+  std::int64_t next_ns_ = 0;
   int columns_ = 0;     // of the terminal; 0: it is none
   bool drawn_ = false;  // the bar's line has not been left
   bool is_over_ = false;

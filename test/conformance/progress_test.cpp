@@ -117,6 +117,14 @@ TEST_P(ProgressTest, ATimeoutIsKeptBesideIt) {
   EXPECT_THROW(pool.map(wait, std::vector{1}, {.progress = ignore, .timeout = 30ms}), TimeoutError);
 }
 
+TEST_P(ProgressTest, OfOneThatIsNeverDueOnlyTheEndIsHeard) {
+  Pool pool(with(1));
+  int calls = 0;
+  const Progress progress([&](const MapProgress&) { ++calls; }, std::chrono::nanoseconds::max());
+  static_cast<void>(pool.map(nap, std::views::iota(0, 10), {.progress = progress}));
+  EXPECT_EQ(calls, 1);
+}
+
 TEST_P(ProgressTest, AnEmptyCallTellsItsEnd) {
   Pool pool(with(1));
   int calls = 0;

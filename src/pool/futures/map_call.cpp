@@ -36,7 +36,8 @@ ChunkPlan::ChunkPlan(PoolCore& core, std::size_t elements, std::size_t fixed)
 
 std::uint32_t ChunkPlan::next() {
   if (left_ == 0) return 0;
-  if (is_tried_ && round_ == core_.workers()) learn();
+  // More, if it has fewer workers by now.
+  if (is_tried_ && round_ >= core_.workers()) learn();
   const std::size_t size = is_tried_ ? size_ : size_near_the_end();
   return static_cast<std::uint32_t>(std::min(size, left_));
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "brood/detail/pool_core.hpp"
 #include "sys/clock.hpp"
 #include "sys/fd.hpp"
 #include "sys/terminal.hpp"
@@ -60,13 +61,12 @@ ProgressMeter::ProgressMeter(Progress progress, std::size_t total, std::uint64_t
     : progress_(std::move(progress)),
       total_(total),
       deaths_before_(deaths),
-      begin_ns_(sys::now_ns()),
-      next_ns_(begin_ns_) {
+      begin_ns_(sys::now_ns()) {
   if (progress_.bar_) {
     columns_ = sys::terminal_columns(kStderr);
     progress_.every_ = std::chrono::nanoseconds(columns_ > 0 ? kBarNs : kLineNs);
   }
-  next_ns_ += progress_.every_.count();
+  next_ns_ = detail::deadline_after(progress_.every_);
 }
 
 ProgressMeter::~ProgressMeter() {
@@ -89,7 +89,8 @@ void ProgressMeter::report(std::size_t done, std::uint64_t deaths) {
     so_far.left = std::chrono::nanoseconds(
         static_cast<std::int64_t>(each_ns * static_cast<double>(total_ - done)));
   }
-  next_ns_ = now + progress_.every_.count();
+  // A call whose elements have all ended may not have: its worker may be stopped.
+  next_ns_ = is_over_ ? detail::kNoDeadline : detail::deadline_after(progress_.every_);
   if (progress_.report_) {
     progress_.report_(so_far);
   } else {
