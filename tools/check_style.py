@@ -76,6 +76,9 @@ TEXT = CPP | {".md", ".txt", ".cmake", ".in", ".json", ".py", ".sh", ".yml", ".y
 UNFINISHED = re.compile(r"\b(?:TO[D]O|FIX[M]E|X[X]X)\b")
 PRIVATE_PATH = re.compile(r"(?<![\w.~*-])/(?:home|work|root)/")
 
+# What a formatter leaves of a line that was too long: one word outside its column.
+STRAY_COMMENT = re.compile(r"//   [a-z]+[,;.]?$")
+
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
@@ -114,6 +117,8 @@ def check_lines(path, lines, findings):
             findings.add(path, number, "trailing whitespace: remove it")
         if is_cpp and len(line) > MAX_COLUMNS:
             findings.add(path, number, f"{len(line)} columns: break it at {MAX_COLUMNS}")
+        if STRAY_COMMENT.match(line):
+            findings.add(path, number, "torn comment: join the word with its lines")
         if "\t" in line and is_cpp:
             findings.add(path, number, "tab: use spaces")
         mark = UNFINISHED.search(line)

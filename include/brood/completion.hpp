@@ -55,9 +55,8 @@ struct WaitedFor {
 //
 //   Threads:   any; each future is used by one thread at a time, this one.
 //   Blocking:  yes, without polling; wakes once for each that ends. Nothing stays behind.
-//   Errors:    Error if a future has nothing to get (its place is named); Interrupted
-//   (signals.hpp);
-//              ArenaFull.
+//   Errors:    Error if a future has nothing to get (its place is named); ArenaFull; Interrupted
+//              (signals.hpp).
 //   Death:     of a worker ends its task, with an error; of a pool all of its tasks.
 WaitedFor wait(std::span<const AnyFuture> futures, ReturnWhen when,
                std::optional<std::chrono::nanoseconds> timeout = std::nullopt);
@@ -170,6 +169,11 @@ class [[nodiscard]] AsCompleted {
     decltype(auto) operator*() const {
       return std::ranges::begin(of_->view_)[static_cast<std::ptrdiff_t>(*of_->place_)];
     }
+    auto* operator->() const
+      requires std::is_lvalue_reference_v<std::ranges::range_reference_t<View>>
+    {
+      return std::addressof(**this);
+    }
     // Its place in the range.
     [[nodiscard]] std::size_t index() const noexcept { return *of_->place_; }
     iterator& operator++() {
@@ -210,8 +214,7 @@ class [[nodiscard]] AsCompleted {
 // (see CompletionQueue). Moving out of them is fine; a range given as an rvalue is kept.
 //
 //   Threads:   one at a time.
-//   Blocking:  begin() and ++, until the next has ended; from all of it TimeoutError once
-//   `timeout`,
+//   Blocking:  begin() and ++, until the next has ended; TimeoutError from them once `timeout`,
 //              counted from the call, is over and none is there.
 //   Ownership: of a range given as an rvalue; it refers to others.
 //   Errors:    Error if a future has nothing to get; TimeoutError; Interrupted; ArenaFull.

@@ -36,11 +36,11 @@ class Continuable {
   // future's; so is what f throws. This future has nothing to get afterwards.
   //
   // Without an executor, or with inline_executor: f runs in the thread that waits for the new
-  // future (get(), wait(), ...), and not at all if none does; no thread is made. With another: it
+  // future (get(), wait(), ...), and never if none does; no thread is made. With another: it
   // is posted there as soon as the task has ended, by the thread that runs the Loop if it is one,
   // else by the completion thread (executor.hpp).
   template <class F>
-  auto then(F&& f) {
+  [[nodiscard]] auto then(F&& f) {
     return then(inline_executor, std::forward<F>(f));
   }
   template <Executor E, class F>
@@ -51,8 +51,10 @@ class Continuable {
   }
 
   // Python's callbacks: has `callback` called with the value, by reference, or `error_callback`
-  // with the std::exception_ptr, as then(executor, ...) would; what these throw goes to the log.
-  // The future that is returned has the same value or error, once the callback has returned.
+  // with the std::exception_ptr, as then(executor, ...) would; either may be nullptr. What they
+  // throw goes to the log. As then(): with inline_executor only if somebody waits for the new
+  // future. The future that is returned has the same value or error, once the callback has
+  // returned.
   template <Executor E, class OnValue, class OnError = std::nullptr_t>
   auto notify(E& executor, OnValue callback, OnError error_callback = nullptr) {
     return then(executor, [callback = std::move(callback),
@@ -60,6 +62,7 @@ class Continuable {
       try {
         if (!outcome) {
           if constexpr (!std::is_same_v<OnError, std::nullptr_t>) error_callback(outcome.error());
+        } else if constexpr (std::is_same_v<OnValue, std::nullptr_t>) {
         } else if constexpr (std::is_void_v<R>) {
           callback();
         } else {
@@ -102,10 +105,10 @@ class Continuable {
 //              function takes if it is run here. ready() never.
 //   Ownership: move-only. The destructor neither waits nor cancels: a function bound to an executor
 //              runs all the same, one that is to run in a waiting thread never does.
-//   Errors:    get() throws what the function, or the task before it, threw. Interrupted from
-//   waits. Death:     as for Future.
+//   Errors:    get() throws what the function, or the task before it, threw; waits Interrupted.
+//   Death:     as for Future.
 template <class R>
-class [[nodiscard]] Continued : public detail::Continuable<Continued<R>, R> {
+class Continued : public detail::Continuable<Continued<R>, R> {
  public:
   Continued() noexcept = default;
   Continued(Continued&&) noexcept = default;

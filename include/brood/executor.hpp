@@ -47,8 +47,9 @@ class Posted {
 template <class E>
 concept Executor = requires(E& executor, Posted job) { executor.post(std::move(job)); };
 
-// Runs what is posted at once, in the thread that posts: for a continuation the thread that waits
-// for its result; where nobody waits, brood's own (see completion thread).
+// Runs what is posted at once, in the thread that posts: for then() and notify() the thread that
+// waits for their result, and never if none does; for co_await the completion thread. For callbacks
+// that come by themselves take a Loop, or an executor of yours, which the completion thread calls.
 struct InlineExecutor {
   void post(Posted job) const { job(); }
 };

@@ -16,9 +16,8 @@ namespace brood {
 //   Threads:   any, also while others start processes.
 //   Blocking:  for moments, while another thread forks.
 //   Ownership: the action is destroyed after its call.
-//   Errors:    Error if there is nothing to call, std::bad_alloc. An exception that leaves the
-//   action
-//              is logged as an error (log.hpp), and the next one runs.
+//   Errors:    Error if there is nothing to call, std::bad_alloc. What the action throws is logged
+//              as an error (log.hpp), and the next one runs.
 //   Death:     nothing runs.
 void at_exit(std::function<void()> action);
 

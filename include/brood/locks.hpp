@@ -17,9 +17,8 @@
 //   Errors:    ArenaFull and FamilyBroken from making one; StaleHandle from handles that were
 //              forked; Error for misuse; Interrupted from waits, which have then done nothing;
 //              FamilyBroken from waits within a second of the warden's death.
-//   Death:     of any process at any instruction leaves all of them usable by the others; each
-//   class
-//              says how.
+//   Death:     of any process at any instruction leaves all of them usable by the others; each says
+//              how.
 #pragma once
 
 #include "brood/detail/cpp20.hpp"
@@ -44,14 +43,12 @@ namespace brood {
 //
 //   Threads:   the owner is a thread: only it can unlock.
 //   Blocking:  lock(), try_lock_for(), try_lock_until(). Who has waited for a millisecond goes
-//   before
-//              those who come later.
+//              before those who come later.
 //   Ownership: of what it protects.
 //   Errors:    Error from unlock() by who is not the owner, and from lock() by who already is: that
 //              would never end. OwnerDied, see below.
 //   Death:     of the owner's process, or the end of its thread, while it holds the lock: lock()
-//   and
-//              the try_ forms throw OwnerDied, without acquiring, to everybody, until somebody
+//              and the try_ forms throw OwnerDied, without acquiring, to everybody, until somebody
 //              calls recover(). With LockOptions{.ignore_owner_death = true} the next locker simply
 //              gets it. (A main thread that ends alone, by pthread_exit, is noticed at its
 //              process's end.)
@@ -70,8 +67,7 @@ class Lock final : public detail::LockHandle {
 
 // A Lock that its owner may lock again, up to 2047 times, and has to unlock as often.
 //
-//   Threads, Blocking, Ownership, Errors, Death: as Lock. How often it was locked dies with its
-//   owner.
+//   Threads, Blocking, Ownership, Errors, Death: as Lock. Its count dies with its owner.
 class RLock final : public detail::LockHandle {
  public:
   static constexpr std::uint32_t kKind = detail::kLockKind;

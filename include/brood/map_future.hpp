@@ -111,16 +111,7 @@ class [[nodiscard]] MapFuture : public detail::Continuable<MapFuture<R>, detail:
   void wait_all() const {
     if (!wait_before(limit_)) throw TimeoutError("brood: map did not end in time");
   }
-  // A pool that is over ends all of them.
-  bool wait_before(detail::DeadlineNs deadline) const {
-    try {
-      return call().wait(deadline);
-    } catch (const PoolClosed&) {
-    } catch (const BrokenPool&) {
-    } catch (const FamilyBroken&) {
-    }
-    return true;
-  }
+  bool wait_before(detail::DeadlineNs deadline) const { return call().wait(deadline); }
 
   // Once the last of its chunks has ended.
   void on_end(detail::LoopCore& loop, Posted job) const {

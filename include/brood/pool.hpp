@@ -67,11 +67,11 @@ class Pool {
   }
   ~Pool() { end(); }
 
-  // Has f(args...) called in a worker. Arguments are converted to f's parameter types here;
+  // Has f(args...) called in a worker. f may capture plain data; strings, containers and handles
+  // are arguments, or bind_front()'s. Arguments are converted to f's parameter types here;
   // span<const T> and string_view parameters take any contiguous range and are read in place.
-  // Compile-time errors name what can't be sent and what to do. Throws NotSendable (a closure
-  // points into this process's memory), PoolClosed, BrokenPool, FamilyBroken, ArenaFull; then
-  // nothing was submitted and the arguments are untouched.
+  // Throws NotSendable (a closure points into this process's memory), PoolClosed, BrokenPool,
+  // FamilyBroken, ArenaFull; then nothing was submitted and the arguments are untouched.
   template <class F, class... Args>
     requires(!std::is_same_v<std::decay_t<F>, TaskOptions>)
   auto submit(F&& f, Args&&... args) {

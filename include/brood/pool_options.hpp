@@ -137,7 +137,7 @@ struct MapOptions {
   // Elements that go to a worker at once. 0: so many that they take it about 1.5 ms, which is tried
   // first with small chunks, for up to 2 ms; long ones go one by one.
   std::size_t chunk_size = 0;
-  // Of a call that waits for all results.
+  // Of map(), starmap() and their _results(), which wait for all; the others ignore it.
   Progress progress = {};
   // For all of it: TimeoutError. The elements without an outcome are cancelled, but for those of
   // map_async() and starmap_async(), which have MapFuture::cancel(). Of imap() and its kin it is

@@ -182,12 +182,11 @@ class ProcessControl {
 //
 //   Threads:   one at a time per object.
 //   Blocking:  join(), and the destructor of one that runs.
-//   Ownership: movable. Function and arguments are given up once it has started, so that a Pipe's
-//   end
-//              that was passed to the child is the child's alone; what `forked` takes is kept as
-//              long as this object. The destructor joins; it terminates (SIGTERM, after a second
-//              SIGKILL) a daemon, and any process while an exception unwinds. In a process that you
-//              fork yourself, copies are inert.
+//   Ownership: movable. Function and arguments are given up once it has started, so that the end of
+//              a Pipe that was passed to the child is the child's alone; what `forked` takes is
+//              kept as long as this object. The destructor joins; it terminates (SIGTERM, after a
+//              second SIGKILL) a daemon, and any process while an exception unwinds. In a process
+//              that you fork yourself, copies are inert.
 //   Errors:    see the members. An exception that leaves the function is printed to stderr by the
 //              child, with its backtrace, and ends it with status 1.
 //   Death:     of the child is seen by join(), is_alive(), exit_code() and sentinel(). If this

@@ -56,9 +56,10 @@ struct ResourceLimit {
 // When a process is started again: when its function has failed, that is after death by a signal
 // (not SIGTERM, SIGINT or SIGHUP, which ask it to end), an uncaught exception, an exit status other
 // than 0, and after a hang. Each time it begins as at start(): same function, arguments, name and
-// options, memory as it was then, captured output continued. That is
-// said as a warning, and so is that it is not started again: by the process that keeps it, not by
-// this one, so under fork a copy of your sink hears of it and otherwise stderr (see log.hpp).
+// options, memory as it was then; captured output goes on. Each restart
+// is said as a warning, and so is the failure after which there is none: by the process that keeps
+// it, not by this one, so under fork a copy of your sink hears of it and otherwise stderr (see
+// log.hpp).
 //
 // Without the process that started it, it runs to its end (a daemon is killed) and is not started
 // again.

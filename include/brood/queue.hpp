@@ -137,7 +137,8 @@ class Queue {
   [[nodiscard]] bool empty() const { return core().empty(); }
   [[nodiscard]] bool full() const { return core().full(); }
 
-  // From now on nobody can put; what is in the queue can still be got, and then get throws Closed.
+  // From now on nobody can put; what is in the queue can still be got, and then get and its kin
+  // throw Closed, try_get too.
   // Closing twice is once.
   void close() const { core().close(); }
   [[nodiscard]] bool closed() const { return core().closed(); }

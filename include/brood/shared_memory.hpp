@@ -27,14 +27,13 @@ struct NamedMapping;
 //   auto memory = brood::SharedMemory::create("frames", 1 << 20);   // one program
 //   auto memory = brood::SharedMemory::attach("frames");            // another
 //
-//   Threads:   distinct objects from distinct threads. What is in the memory is the users' to
-//   guard. Blocking:  create() waits for the warden's answer, microseconds; the rest never.
+//   Threads:   distinct objects from distinct threads. The users guard what is in the memory.
+//   Blocking:  create() waits for the warden's answer, microseconds; the rest never.
 //   Ownership: a handle: copies share one mapping of this process, which goes with the last of
-//   them.
-//              Sent to another process, it arrives as a handle that is attached there: StaleHandle
-//              if the name is gone or another's by then. The name goes by unlink(), or with the
-//              family of the process that created it: when the program has ended and all that it
-//              started. The memory goes when the name has and nobody has it mapped.
+//              them. Sent to another process, it arrives as a handle that is attached there:
+//              StaleHandle if the name is gone or another's by then. The name goes by unlink(), or
+//              with the family of the process that created it: when the program has ended and all
+//              that it started. The memory goes when the name has and nobody has it mapped.
 //   Errors:    Error for names and sizes that can't be; SystemError: EEXIST (create: the name is
 //              taken), ENOENT (attach, unlink: there is none); ArenaFull, if the system has no such
 //              memory left: it is taken at once, so that touching it never raises SIGBUS (shrinking

@@ -46,8 +46,7 @@
 //   the positions that were ever claimed by senders are 0 .. n-1 for some n
 //   lap(cell) is that of the position it is used for, or waits to be used for next
 //   full_inline(size): size <= 48, and so many bytes of the payload are complete
-//   full_frame: payload[0] is a BlockRef of a frame whose container is this pipe, payload[1] its
-//   size
+//   full_frame: payload[0] is a BlockRef of a frame whose container is this pipe, [1] its size
 #pragma once
 
 #include <array>

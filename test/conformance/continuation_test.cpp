@@ -256,10 +256,12 @@ TEST_P(ContinuationTest, CallbacksAreCalledWithTheValueOrTheError) {
     }
   };
   auto right = pool.apply_async(twice, 4).notify(loop, [&](int n) { value = n; }, on_error);
-  auto wrong = pool.apply_async(fail, 7).notify(loop, [&](int n) { value = n; }, on_error);
+  auto wrong = pool.apply_async(fail, 7).notify(loop, nullptr, on_error);
+  auto nothing = pool.apply_async(twice, 5).notify(loop, nullptr, on_error);
   loop.run();
   EXPECT_EQ(value, 8);
   EXPECT_EQ(error, "no 7");
+  EXPECT_EQ(nothing.get(), 10);
   EXPECT_EQ(right.get(), 8);
   EXPECT_THROW(wrong.get(), std::runtime_error);
 }

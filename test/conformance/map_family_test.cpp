@@ -533,5 +533,78 @@ TEST_P(MapFamilyTest, ResultsNobodyAskedForAreDropped) {
   EXPECT_EQ(pool.apply(halve, 2), 1);
 }
 
+// ---- the pool ends first
+
+int first_alone(Event others_wait, int n) {
+  if (n == 0) return n;
+  others_wait.set();
+  for (;;) pause();
+}
+
+// How many outcomes are `E`; the others must be values. There are `most` at most.
+template <class E>
+std::size_t count_errors(auto&& next, std::size_t most) {
+  std::size_t errors = 0;
+  std::size_t all = 0;
+  for (auto outcome = next(); outcome; outcome = next()) {
+    if (++all > most) break;
+    if (*outcome) continue;
+    EXPECT_THROW(std::rethrow_exception(outcome->error()), E);
+    ++errors;
+  }
+  EXPECT_LE(all, most);
+  return errors;
+}
+
+TEST_P(MapFamilyTest, WhatAPoolThatEndsLeavesOfImapAreOutcomesAndThenAnEnd) {
+  const auto numbers = std::views::iota(0, 1000);
+  const auto expect_ended = [](auto&& results, Pool& pool, const Event& others_wait) {
+    others_wait.wait();
+    pool.terminate();
+    const std::size_t errors = count_errors<PoolClosed>([&] { return results.next(); }, 1000);
+    EXPECT_GE(errors, 2U) << "of those read ahead, and of the input";
+  };
+  {
+    Pool pool(with(1));
+    const Event others_wait;
+    expect_ended(pool.imap_results(bind_front(first_alone, others_wait), numbers), pool,
+                 others_wait);
+  }
+  Pool pool(with(1));
+  const Event others_wait;
+  expect_ended(pool.imap_unordered_results(bind_front(first_alone, others_wait), numbers), pool,
+               others_wait);
+}
+
+TEST_P(MapFamilyTest, WhatHadEndedBeforeThePoolDidIsNotLost) {
+  Pool pool(with(1));
+  const Event others_wait;
+  auto future = pool.map_async(bind_front(first_alone, others_wait), std::views::iota(0, 5),
+                               {.chunk_size = 1});
+  others_wait.wait();
+  pool.terminate();
+  const std::vector<Result<int>> results = future.results();
+  ASSERT_EQ(results.size(), 5U);
+  EXPECT_EQ(results[0].value_or(-1), 0);
+  for (std::size_t i = 1; i < results.size(); ++i) {
+    EXPECT_EQ(results[i].index(), i);
+    EXPECT_THROW(std::rethrow_exception(results[i].error()), PoolClosed);
+  }
+}
+
+TEST_P(MapFamilyTest, AllOfThemTellThatTheInitializerFailed) {
+  PoolOptions options = with(2);
+  options.initializer = [] { throw std::runtime_error("no model"); };
+  const auto numbers = std::views::iota(0, 100);
+  const auto all_failed = [&](auto&& results) {
+    return count_errors<InitializerFailed>([&] { return results.next(); }, 101);
+  };
+  Pool pool(options);
+  EXPECT_GE(all_failed(pool.imap_unordered_results(halve, numbers)), 1U);
+  EXPECT_GE(all_failed(Pool(options).imap_results(halve, numbers)), 1U);
+  EXPECT_THROW(static_cast<void>(Pool(options).imap_unordered(halve, numbers).next()),
+               InitializerFailed);
+}
+
 }  // namespace
 }  // namespace brood::test

@@ -72,7 +72,8 @@ class LazyChunks {
 
   std::size_t insert(Chunk chunk);
   std::size_t await_chunk();
-  std::optional<std::size_t> first_ended(DeadlineNs deadline);
+  std::optional<std::size_t> first_told(DeadlineNs deadline);
+  [[nodiscard]] bool has_ended(Chunk& chunk, DeadlineNs deadline);
   void learn(std::chrono::microseconds took, std::size_t elements) noexcept;
   void release(const Chunk& chunk) noexcept;
 
@@ -83,6 +84,7 @@ class LazyChunks {
   std::unique_ptr<CompletionCore> ended_;  // unless ordered
   std::map<std::size_t, Chunk> ahead_;     // by the position of their first element
   std::vector<std::size_t> refused_;       // unordered: those that have no task
+  std::optional<std::size_t> told_;        // the chunk that has been told of
   std::optional<std::size_t> current_;     // the chunk whose results are being taken
   std::uint32_t taken_ = 0;                // of it
   std::size_t read_ = 0;                   // elements read from the range

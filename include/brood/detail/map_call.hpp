@@ -21,6 +21,13 @@
 
 namespace brood::detail {
 
+// Waits as PoolCore::wait() does: whether the task has ended, and if it never will, by what error.
+struct TaskEnd {
+  bool has_ended = false;
+  std::exception_ptr never;
+};
+TaskEnd await_end(PoolCore& core, TaskTicket task, DeadlineNs deadline);
+
 // So long should a worker take for a chunk.
 inline constexpr std::chrono::microseconds kWantedChunkTime{1500};
 
@@ -73,7 +80,7 @@ class MapChunks {
 
   // Whether there was anything to cancel.
   bool cancel() noexcept;
-  // False: the deadline came first.
+  // False: the deadline came first. A pool that is over ends all of them.
   bool wait(DeadlineNs deadline);
   [[nodiscard]] bool ready() noexcept;
   // Elements: of the call, those that have ended, and those with an error of chunks that have.
@@ -95,9 +102,9 @@ class MapChunks {
   // Before the first chunk.
   void expect(std::size_t elements, const Progress& progress);
   void add(TaskTicket task, std::uint32_t elements);
-  // Until the chunk has ended, while progress is told. Throws TimeoutError, and what a progress
-  // function throws.
-  void await(const Chunk& chunk, DeadlineNs deadline);
+  // Until the chunk has ended, while progress is told; gives the error by which it never will.
+  // Throws TimeoutError, Interrupted, and what a progress function throws.
+  [[nodiscard]] std::exception_ptr await(const Chunk& chunk, DeadlineNs deadline);
   // All have been awaited.
   void tell_the_end();
 
@@ -190,8 +197,7 @@ class MapCall final : public MapChunks {
     try {
       std::size_t position = 0;
       for (const Chunk& chunk : chunks()) {
-        await(chunk, deadline);
-        const ChunkResults<R> results(*core(), chunk.task);
+        const ChunkResults<R> results(*core(), chunk.task, await(chunk, deadline));
         for (std::uint32_t i = 0; i < chunk.elements; ++i) accept(results, i, position + i);
         position += chunk.elements;
       }

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "brood/codec.hpp"
 #include "brood/detail/pool_core.hpp"
@@ -51,16 +53,20 @@ struct MapCell {
   }
 };
 
-// The results of a chunk that has ended, for taking one after the other.
+// The results of a chunk, for taking one after the other. It has ended or, by `never`, never will.
 template <class R>
 class ChunkResults {
  public:
-  ChunkResults(PoolCore& core, TaskTicket task) : core_(core), task_(task) {
-    if constexpr (MapCell<R>::in_cell) cells_ = core.values_in_cells(task);
+  ChunkResults(PoolCore& core, TaskTicket task, std::exception_ptr never)
+      : core_(core), task_(task), never_(std::move(never)) {
+    if constexpr (MapCell<R>::in_cell) {
+      if (never_ == nullptr) cells_ = core.values_in_cells(task);
+    }
   }
 
   // Throws as MapCell::take() does; `index` is the element's position in all of the call.
   R take(std::uint32_t element, std::size_t index) const {
+    if (never_ != nullptr) std::rethrow_exception(never_);
     if (cells_.empty()) return MapCell<R>::take(core_, task_, element, index);
     const auto begin = std::size_t{element} * MapCell<R>::bytes;
     return MapCell<R>::decode(cells_.subspan(begin, MapCell<R>::value_bytes));
@@ -69,6 +75,7 @@ class ChunkResults {
  private:
   PoolCore& core_;
   TaskTicket task_;
+  std::exception_ptr never_;
   std::span<const std::byte> cells_;  // if all is well
 };
 

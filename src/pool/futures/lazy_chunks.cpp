@@ -109,23 +109,27 @@ void LazyChunks::leave() {
 
 // The position of the chunk whose results come next.
 std::size_t LazyChunks::await_chunk() {
-  const auto first = first_ended(timeout_ ? deadline_after(*timeout_) : kNoDeadline);
-  if (!first) throw TimeoutError("brood: the next result of imap did not come in time");
-  const Chunk& chunk = ahead_.at(*first);
-  if (chunk.error == nullptr) learn(core_->busy_time(chunk.task), chunk.elements);
-  return *first;
+  const DeadlineNs deadline = timeout_ ? deadline_after(*timeout_) : kNoDeadline;
+  if (!told_) told_ = first_told(deadline);
+  if (told_ && has_ended(ahead_.at(*told_), deadline)) return *std::exchange(told_, std::nullopt);
+  throw TimeoutError("brood: the next result of imap did not come in time");
 }
 
-std::optional<std::size_t> LazyChunks::first_ended(DeadlineNs deadline) {
-  if (ended_ == nullptr) {
-    const auto& [first, chunk] = *ahead_.begin();
-    if (chunk.error == nullptr && !core_->wait(chunk.task, deadline)) return std::nullopt;
-    return first;
-  }
+// Those are told of, too, that never end, since the pool has.
+std::optional<std::size_t> LazyChunks::first_told(DeadlineNs deadline) {
+  if (ended_ == nullptr) return ahead_.begin()->first;
   if (refused_.empty()) return ended_->next_until(deadline);
   const std::size_t first = refused_.back();
   refused_.pop_back();
   return first;
+}
+
+bool LazyChunks::has_ended(Chunk& chunk, DeadlineNs deadline) {
+  if (chunk.error != nullptr) return true;
+  TaskEnd end = await_end(*core_, chunk.task, deadline);
+  chunk.error = std::move(end.never);
+  if (end.has_ended) learn(core_->busy_time(chunk.task), chunk.elements);
+  return end.has_ended || chunk.error != nullptr;
 }
 
 void LazyChunks::learn(std::chrono::microseconds took, std::size_t elements) noexcept {

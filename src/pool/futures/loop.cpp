@@ -219,7 +219,7 @@ LoopCore& completion_thread() {
 
 void log_exception(const char* where) noexcept {
   try {
-    std::string text = std::string("brood: ") + where + " threw ";
+    std::string text = std::string("brood: ") + where + " threw: ";
     try {
       throw;
     } catch (const std::exception& e) {

@@ -19,6 +19,18 @@ constexpr std::chrono::milliseconds kTrial{2};
 
 }  // namespace
 
+TaskEnd await_end(PoolCore& core, TaskTicket task, DeadlineNs deadline) {
+  try {
+    return {core.wait(task, deadline), nullptr};
+  } catch (const PoolClosed&) {
+    return {false, std::current_exception()};
+  } catch (const BrokenPool&) {
+    return {false, std::current_exception()};
+  } catch (const FamilyBroken&) {
+    return {false, std::current_exception()};
+  }
+}
+
 ChunkPlan::ChunkPlan(PoolCore& core, std::size_t elements, std::size_t fixed)
     : core_(core), trial_end_(deadline_after(kTrial)), left_(elements), is_fixed_(fixed != 0) {
   const auto share = [elements](std::size_t parts) {
@@ -85,8 +97,10 @@ bool MapChunks::cancel() noexcept {
 }
 
 bool MapChunks::wait(DeadlineNs deadline) {
-  return std::ranges::all_of(chunks_,
-                             [&](const Chunk& chunk) { return core_->wait(chunk.task, deadline); });
+  return std::ranges::all_of(chunks_, [&](const Chunk& chunk) {
+    const TaskEnd end = await_end(*core_, chunk.task, deadline);
+    return end.has_ended || end.never != nullptr;
+  });
 }
 
 bool MapChunks::ready() noexcept {
@@ -140,13 +154,13 @@ void MapChunks::add(TaskTicket task, std::uint32_t elements) {
   report_if_due();  // making and sending the elements may take long
 }
 
-void MapChunks::await(const Chunk& chunk, DeadlineNs deadline) {
-  bool has_ended = false;
-  while (!has_ended) {
+std::exception_ptr MapChunks::await(const Chunk& chunk, DeadlineNs deadline) {
+  for (;;) {
     const DeadlineNs next = meter_ ? meter_->next_ns() : kNoDeadline;
-    has_ended = core_->wait(chunk.task, std::min(deadline, next));
+    const TaskEnd end = await_end(*core_, chunk.task, std::min(deadline, next));
     report_if_due();
-    if (!has_ended && next >= deadline) throw TimeoutError("brood: map did not end in time");
+    if (end.has_ended || end.never != nullptr) return end.never;
+    if (next >= deadline) throw TimeoutError("brood: map did not end in time");
   }
 }
 
