@@ -1,7 +1,9 @@
 // Semaphores and events (CPython: _TestSemaphore, _TestEvent).
+#include <algorithm>
 #include <atomic>
 #include <random>
 
+#include "support/processes.hpp"
 #include "support/sync.hpp"
 
 namespace brood::test {
@@ -254,7 +256,13 @@ TEST_P(EventTest, AllWhoWaitGoOnThoughItIsClearedAtOnce) {
         event, waiting));
   }
   ASSERT_TRUE(comes_to(waiting, 3));
-  std::this_thread::sleep_for(100ms);  // until they wait
+  // Who came later would wait for good.
+  ASSERT_TRUE(wait_until([&] {
+    return std::ranges::all_of(processes, [](const Process& process) {
+      const auto info = look_at(process.pid());
+      return info && info->state == 'S';
+    });
+  }));
   event.set();
   event.clear();
   join_all(processes);

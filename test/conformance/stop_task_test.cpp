@@ -516,9 +516,11 @@ TEST_P(StopTaskTest, WhoWaitsForSeveralHearsOfCancelsAndTimeLimits) {
   futures.push_back(pool.submit(hold, begun, never));
   futures.push_back(pool.submit(answer));
   begun.wait();
-  futures.push_back(pool.submit({.deadline = std::chrono::steady_clock::now() + 30ms}, answer));
+  // Long after the other one is cancelled, on however busy a machine.
+  const auto deadline = std::chrono::steady_clock::now() + 1s * kSlowness;
+  futures.push_back(pool.submit({.deadline = deadline}, answer));
   std::thread canceller([&] {
-    std::this_thread::sleep_for(10ms);
+    std::this_thread::sleep_for(10ms);  // so that it most likely is waited for by then
     EXPECT_TRUE(futures[1].cancel());
   });
   std::vector<std::string> order;

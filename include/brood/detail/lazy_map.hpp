@@ -67,7 +67,7 @@ class LazyChunks {
   struct Chunk {
     TaskTicket task;
     std::uint32_t elements = 1;
-    std::exception_ptr error;  // there is no task, because of this
+    std::exception_ptr error;  // by which there is no task, or it never ends
   };
 
   std::size_t insert(Chunk chunk);
